@@ -1,0 +1,1 @@
+"""One module a command: its own flags, and main(argv) that does the work."""

@@ -1,0 +1,465 @@
+"""Every knob of kcnn, declared once: its default, its bounds and its help.
+
+`Config` is flat, frozen and complete. The command line's flags are generated
+from it (flags.py), a run writes it to config.json, and models.py, pipeline.py
+and trainer.py read it where a knob acts. Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from kcnn.errors import UsageError
+from kcnn.knobs import By, Knob, by_model, did_you_mean, knob, knobs_of, resolve, show
+
+MODELS = {
+    "tutorial": "the Keras tutorial CNN: conv, conv, pool, dropout, dense, dropout",
+    "convnet": "functional blocks of conv, batch norm, ReLU, pool; then the head",
+    "lenet": "LeNet-5: convolutions 6, 16, 120 and a dense layer of 84",
+    "shallow": "one or two conv and pool pairs, then wide dense layers",
+    "bottleneck": "two strided convolutions that leave a handful of features",
+    "mlp": "dense layers only: the baseline that a CNN has to beat",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run's complete recipe.
+
+    A field left at None takes its default from another knob (`By`) where it has
+    one. Raises UsageError for a value of the wrong type, out of its bounds, or set
+    where it would change nothing.
+    """
+
+    # Data
+    dataset: str = knob(
+        "data", "digits", "digits, a tensorflow-datasets name, npz:FILE or folder:DIR"
+    )
+    data_dir: str = knob(
+        "data",
+        "",
+        "where tensorflow-datasets keeps its data (default: TFDS_DATA_DIR, else the "
+        "home folder's tensorflow_datasets)",
+    )
+    image_size: tuple[int, ...] = knob(
+        "data",
+        (),
+        "HEIGHT,WIDTH every image is resized to (default: the data set's own size; "
+        "digits 28,28; images of mixed sizes 64,64)",
+        low=1,
+        high=4096,
+    )
+    color_mode: str = knob(
+        "data",
+        "auto",
+        "color channels; auto keeps what the images have",
+        choices=("auto", "grayscale", "rgb"),
+    )
+    train_size: int | None = knob(
+        "data",
+        None,
+        "number of training images: a stratified subset, nested in larger ones "
+        "(default: all)",
+        low=1,
+    )
+    validation_fraction: float = knob(
+        "data",
+        0.1,
+        "part of the training images set aside for validation, stratified, by "
+        "random_seed; 0 trains on all",
+        low=0.0,
+        high=0.9,
+    )
+    test_fraction: float = knob(
+        "data",
+        0.2,
+        "part of the images set aside for the test, where the data set has no test "
+        "split of its own (digits, a folder without test/)",
+        low=0.01,
+        high=0.9,
+    )
+    extra_class: str = knob(
+        "data", "", "name of one more class, of which no image is trained"
+    )
+    strict: bool = knob(
+        "data", False, "refuse a folder with unreadable images instead of skipping them"
+    )
+    cache: str = knob(
+        "data",
+        "memory",
+        "where decoded images are kept: memory, disk (a temporary file), or none "
+        "(decoded again every epoch)",
+        choices=("memory", "disk", "none"),
+    )
+
+    # Model
+    model: str = knob("model", "tutorial", "architecture", choices=MODELS)
+    filters: tuple[int, ...] | None = knob(
+        "model",
+        by_model(
+            tutorial=(32, 64),
+            convnet=(16, 32),
+            lenet=(6, 16, 120),
+            shallow=(32,),
+            bottleneck=(4, 2),
+        ),
+        "filters of each convolution",
+        low=1,
+        high=4096,
+    )
+    kernel_size: int | None = knob(
+        "model",
+        by_model(tutorial=3, convnet=5, lenet=5, shallow=5, bottleneck=3),
+        "height and width of the convolutions' kernels",
+        low=1,
+        high=31,
+    )
+    strides: tuple[int, ...] | None = knob(
+        "model",
+        by_model(bottleneck=(1, 3)),
+        "stride of each convolution",
+        low=1,
+        high=16,
+    )
+    padding: int | None = knob(
+        "model",
+        by_model(bottleneck=0),
+        "zero pixels added on every side before each convolution",
+        low=0,
+        high=16,
+    )
+    pool_sizes: tuple[int, ...] | None = knob(
+        "model",
+        by_model(bottleneck=(2, 4)),
+        "max pooling after each convolution",
+        low=1,
+        high=16,
+    )
+    dense_units: tuple[int, ...] | None = knob(
+        "model",
+        by_model(
+            tutorial=(128,), convnet=(), lenet=(84,), shallow=(512, 128), mlp=(512, 128)
+        ),
+        "units of each dense layer before the head",
+        low=1,
+        high=65536,
+    )
+    conv_dropout: float | None = knob(
+        "model",
+        by_model(tutorial=0.25, lenet=0.0),
+        "dropout rate after the last pooling (lenet: after the second convolution)",
+        low=0.0,
+        high=0.95,
+    )
+    dropout: float | None = knob(
+        "model",
+        by_model(tutorial=0.5, convnet=0.0, lenet=0.0, shallow=0.0, mlp=0.0),
+        "dropout rate before the head",
+        low=0.0,
+        high=0.95,
+    )
+    batch_norm: int | None = knob(
+        "model",
+        by_model(tutorial=0, convnet=1, lenet=0),
+        "batch normalization: 0 none, 1 after the first convolution (convnet: after "
+        "every one), 2 before the head too (tutorial only)",
+        low=0,
+        high=2,
+    )
+    batch_norm_momentum: float | None = knob(
+        "model",
+        by_model(tutorial=0.9, convnet=0.9, lenet=0.9),
+        "momentum of batch normalization's moving statistics",
+        low=0.0,
+        high=0.9999,
+    )
+    extra_conv: int | None = knob(
+        "model",
+        by_model(tutorial=0),
+        "filters of a third convolution after the pooling; 0 leaves it out",
+        low=0,
+        high=4096,
+    )
+    extra_conv_pool: bool | None = knob(
+        "model", by_model(tutorial=True), "pool after the extra convolution"
+    )
+    activation: str = knob(
+        "model",
+        "relu",
+        "activation of hidden layers",
+        choices=("relu", "elu", "gelu", "leaky_relu", "silu", "tanh", "sigmoid"),
+    )
+    head: str | None = knob(
+        "model",
+        by_model(convnet="logits"),
+        "logits, or dropout_softmax: dropout on the logits and a softmax before the "
+        "softmax loss, as once published; it trains slowly and ends badly calibrated, "
+        "and is here only to show that",
+        choices=("logits", "dropout_softmax"),
+    )
+
+    # Preprocessing, inside the model
+    standardize: str = knob(
+        "preprocessing",
+        "none",
+        "subtract the training split's mean and divide by its deviation: over all "
+        "pixels, by channel or by pixel; image takes each image's own",
+        choices=("none", "global", "channel", "pixel", "image"),
+    )
+    standardize_floor: float | None = knob(
+        "preprocessing",
+        By("standardize", dict.fromkeys(("global", "channel", "pixel", "image"), 0.1)),
+        "smallest deviation divided by, in units of the full range of a pixel",
+        low=1e-6,
+        high=1.0,
+    )
+    translate: float = knob(
+        "preprocessing",
+        0.0,
+        "augmentation: random shift, up to this part of height and width",
+        low=0.0,
+        high=0.5,
+    )
+    rotate: float = knob(
+        "preprocessing",
+        0.0,
+        "augmentation: random rotation, up to this many degrees either way",
+        low=0.0,
+        high=180.0,
+    )
+    zoom: float = knob(
+        "preprocessing",
+        0.0,
+        "augmentation: random zoom, in or out by up to this part",
+        low=0.0,
+        high=0.9,
+    )
+    flip: str = knob(
+        "preprocessing",
+        "none",
+        "augmentation: random mirror image (wrong for digits and letters)",
+        choices=("none", "horizontal", "vertical", "both"),
+    )
+    cutout: float = knob(
+        "preprocessing",
+        0.0,
+        "augmentation: blank out a random square with this part of the image's side",
+        low=0.0,
+        high=0.9,
+    )
+
+    # Training
+    epochs: int = knob(
+        "training", 12, "passes over the training images", low=1, high=100_000
+    )
+    batch_size: int = knob("training", 128, "images in a step", low=1, high=65536)
+    optimizer: str = knob(
+        "training",
+        "adam",
+        "update rule; momentum and nesterov are SGD with that",
+        choices=(
+            "adadelta",
+            "sgd",
+            "momentum",
+            "nesterov",
+            "rmsprop",
+            "adam",
+            "adamw",
+        ),
+    )
+    learning_rate: float | None = knob(
+        "training",
+        By(
+            "optimizer",
+            {
+                "adadelta": 1.0,  # the paper's; Keras's own default is 0.001
+                "sgd": 0.05,
+                "momentum": 0.01,
+                "nesterov": 0.01,
+                "rmsprop": 0.001,
+                "adam": 0.001,
+                "adamw": 0.001,
+            },
+        ),
+        "highest learning rate of the schedule",
+        low=1e-8,
+        high=100.0,
+    )
+    momentum: float | None = knob(
+        "training",
+        By("optimizer", {"momentum": 0.9, "nesterov": 0.9}),
+        "momentum of SGD",
+        low=0.0,
+        high=0.9999,
+    )
+    weight_decay: float | None = knob(
+        "training",
+        By(
+            "optimizer",
+            {
+                **dict.fromkeys(
+                    ("adadelta", "sgd", "momentum", "nesterov", "rmsprop", "adam"), 0.0
+                ),
+                "adamw": 0.01,
+            },
+        ),
+        "decoupled weight decay of kernels (never of biases and normalization)",
+        low=0.0,
+        high=10.0,
+    )
+    schedule: str = knob(
+        "training",
+        "cosine",
+        "learning rate over the run: constant; cosine, down to 0; one_cycle, up over "
+        "the first 30% and down to 0; step, times step_factor every step_epochs",
+        choices=("constant", "cosine", "one_cycle", "step"),
+    )
+    warmup_epochs: float | None = knob(
+        "training",
+        By("schedule", {"constant": 0.0, "cosine": 0.0, "step": 0.0}),
+        "epochs of linear rise from 0 to learning_rate",
+        low=0.0,
+        high=1000.0,
+    )
+    step_epochs: int | None = knob(
+        "training",
+        By("schedule", {"step": 5}),
+        "epochs between two drops of the step schedule",
+        low=1,
+        high=100_000,
+    )
+    step_factor: float | None = knob(
+        "training",
+        By("schedule", {"step": 0.1}),
+        "factor of each drop of the step schedule",
+        low=1e-6,
+        high=1.0,
+    )
+    label_smoothing: float = knob(
+        "training",
+        0.0,
+        "part of each label spread over all classes",
+        low=0.0,
+        high=0.9,
+    )
+    class_weight: str = knob(
+        "training",
+        "none",
+        "balanced weights each class's loss by the inverse of its frequency",
+        choices=("none", "balanced"),
+    )
+    clip_norm: float = knob(
+        "training",
+        0.0,
+        "clip gradients to this global norm; 0 never",
+        low=0.0,
+        high=1e6,
+    )
+    ema_momentum: float = knob(
+        "training",
+        0.0,
+        "train an exponential moving average of the weights and use that; 0 off",
+        low=0.0,
+        high=0.99999,
+    )
+    early_stopping: int = knob(
+        "training",
+        0,
+        "stop after this many epochs without a better validation loss; 0 never",
+        low=0,
+        high=100_000,
+    )
+    keep: str = knob(
+        "training",
+        "last",
+        "weights the run ends with: the last epoch's, or those of the epoch with the "
+        "best validation accuracy",
+        choices=("last", "best"),
+    )
+    random_seed: int = knob(
+        "training",
+        0,
+        "seed of the split, the weights, the order, dropout and augmentation",
+        low=0,
+        high=2**31 - 1,
+    )
+
+    # Machine
+    precision: str = knob(
+        "machine",
+        "auto",
+        "arithmetic; auto is mixed where the device has hardware for it",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit_compile: str = knob(
+        "machine",
+        "auto",
+        "compile the model with XLA; auto: on a GPU only",
+        choices=("auto", "on", "off"),
+    )
+
+    def __post_init__(self) -> None:
+        for name, declared in KNOBS.items():
+            value = resolve(name, declared, getattr(self, name), self)
+            object.__setattr__(self, name, value)
+        _check_combinations(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Build a Config from names and values; an unknown name is refused."""
+        for name in values:
+            if name not in KNOBS:
+                raise UsageError(f"unknown knob {name!r}{did_you_mean(name, KNOBS)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name -> value for every knob."""
+        return dataclasses.asdict(self)
+
+
+KNOBS: dict[str, Knob] = knobs_of(Config)
+
+
+def _check_combinations(config: Config) -> None:
+    """Refuse what each knob allows but no run could do."""
+    if len(config.image_size) not in (0, 2):
+        raise UsageError(
+            f"--image_size: got {show(config.image_size)}, expected HEIGHT,WIDTH"
+        )
+    if config.batch_norm == 2 and config.model != "tutorial":
+        raise UsageError(
+            f"--batch_norm: got 2, expected 0 or 1 for --model={config.model}"
+        )
+    wanted = {"tutorial": (2,), "lenet": (3,), "shallow": (1, 2)}.get(config.model)
+    if wanted and config.filters is not None and len(config.filters) not in wanted:
+        raise UsageError(
+            f"--filters: got {show(config.filters) or 'none'}, expected "
+            f"{' or '.join(map(str, wanted))} numbers for --model={config.model}"
+        )
+    if config.model in ("convnet", "bottleneck") and not config.filters:
+        raise UsageError(f"--filters: --model={config.model} needs at least one number")
+    if config.model == "bottleneck":
+        for name in ("strides", "pool_sizes"):
+            if len(getattr(config, name)) != len(config.filters or ()):
+                raise UsageError(
+                    f"--{name}: got {show(getattr(config, name))}, expected as many "
+                    f"numbers as --filters={show(config.filters)}"
+                )
+    if config.validation_fraction == 0 and (
+        config.early_stopping or config.keep == "best"
+    ):
+        raise UsageError(
+            "--validation_fraction=0 leaves nothing for --early_stopping and "
+            "--keep=best to go by; give it a part of the training images"
+        )
+    if config.warmup_epochs and config.warmup_epochs >= config.epochs:
+        raise UsageError(
+            f"--warmup_epochs: got {show(config.warmup_epochs)}, expected less "
+            f"than --epochs={config.epochs}"
+        )
+    if config.extra_conv == 0 and not config.extra_conv_pool:
+        raise UsageError("--noextra_conv_pool changes nothing without --extra_conv")
+    if config.batch_norm == 0 and config.batch_norm_momentum != 0.9:
+        raise UsageError("--batch_norm_momentum changes nothing with --batch_norm=0")

@@ -1,0 +1,21 @@
+"""The errors that a user sees as one line, with the exit status they mean."""
+
+
+class UsageError(Exception):
+    """The command, a flag or the data it names is wrong: exit status 2."""
+
+    exit_status = 2
+
+
+class RunError(Exception):
+    """The command was right but the run failed: exit status 1."""
+
+    exit_status = 1
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop and its state is kept: 128 + the signal."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal_number

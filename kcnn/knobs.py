@@ -1,0 +1,194 @@
+"""How a knob is declared, read from text and checked; the knobs are in config.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kcnn.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class By:
+    """A default that depends on another knob.
+
+    The knob exists only for the values listed; elsewhere setting it is refused,
+    because it would change nothing.
+    """
+
+    knob: str
+    defaults: Mapping[str, Any]
+
+
+def by_model(**defaults: Any) -> By:
+    """Declare a knob that exists only for the models named, with their defaults."""
+    return By("model", defaults)
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """What is declared about one field of Config besides its type."""
+
+    section: str
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    kind: type = str  # int, float, str, bool or tuple (of int): set by knobs_of
+
+
+def knob(
+    section: str,
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Iterable[str] = (),
+) -> Any:
+    """Declare one knob as a dataclass field; `low` and `high` are inclusive."""
+    declared = Knob(section, default, help, low, high, tuple(choices))
+    plain = None if isinstance(default, By) else default
+    return dataclasses.field(default=plain, metadata={"knob": declared})
+
+
+def knobs_of(config_class: type) -> dict[str, Knob]:
+    """Return name -> Knob for each field of a dataclass made with `knob`."""
+    hints = typing.get_type_hints(config_class)
+    return {
+        field.name: dataclasses.replace(
+            field.metadata["knob"], kind=_plain_type(hints[field.name])
+        )
+        for field in dataclasses.fields(config_class)
+    }
+
+
+def _plain_type(hint: Any) -> type:
+    """Reduce `int | None` to int and `tuple[int, ...]` to tuple."""
+    if typing.get_origin(hint) is tuple:
+        return tuple
+    options = [t for t in typing.get_args(hint) if t is not type(None)]
+    return _plain_type(options[0]) if options else hint
+
+
+def parse(knob: Knob, text: str) -> Any:
+    """Turn a flag's text into a knob's value; raises ValueError saying why not."""
+    value: Any = text
+    if knob.kind is tuple:
+        value = tuple(_number(int, part) for part in text.split(",") if part)
+    elif knob.kind in (int, float):
+        value = _number(knob.kind, text)
+    elif knob.kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"got {text!r}, expected true or false")
+        value = text.lower() == "true"
+    check_bounds(knob, value)
+    return value
+
+
+def show(value: Any) -> str:
+    """Return a value as it is typed after a flag."""
+    if isinstance(value, tuple | list):
+        return ",".join(str(v) for v in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def resolve(name: str, knob: Knob, value: Any, others: Any) -> Any:
+    """Fill in a default that depends on another knob, and check the value.
+
+    Returns None where the knob does not exist for the others' values. Raises
+    UsageError that names the knob.
+    """
+    default = knob.default
+    if isinstance(default, By):
+        other = getattr(others, default.knob)
+        if other not in default.defaults:
+            if value is not None:
+                raise UsageError(
+                    f"--{name} changes nothing for --{default.knob}={other}; it "
+                    f"belongs to --{default.knob}={'|'.join(default.defaults)}"
+                )
+            return None
+        value = default.defaults[other] if value is None else value
+    if value is None and default is None:
+        return None
+    try:
+        value = _coerce(knob.kind, value)
+        check_bounds(knob, value)
+    except ValueError as error:
+        raise UsageError(f"--{name}: {error}") from None
+    return value
+
+
+def check_bounds(knob: Knob, value: Any) -> None:
+    """Raise ValueError if a value of the right type is not an accepted one."""
+    if knob.choices and value not in knob.choices:
+        raise ValueError(
+            f"got {value!r}, expected one of {', '.join(knob.choices)}"
+            f"{did_you_mean(str(value), knob.choices)}"
+        )
+    if knob.low is None:
+        return
+    for number in value if isinstance(value, tuple) else (value,):
+        high = math.inf if knob.high is None else knob.high
+        if not knob.low <= number <= high or not math.isfinite(number):
+            span = f"{knob.low:g} or more"
+            if knob.high is not None:
+                span = f"{knob.low:g} to {knob.high:g}"
+            raise ValueError(f"got {show(value)}, expected {span}")
+
+
+def _number(kind: type, text: str) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"got {text!r}, expected {_KIND_NAMES[kind]}") from None
+
+
+def _coerce(kind: type, value: Any) -> Any:
+    if kind is tuple and isinstance(value, list | tuple):
+        if all(type(v) is int for v in value):
+            return tuple(value)
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise ValueError(f"got {value!r}, expected {_KIND_NAMES[kind]}")
+
+
+_KIND_NAMES = {
+    tuple: "whole numbers",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+}
+
+# What people type for a knob that has another name here.
+_SYNONYMS = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "seed": "random_seed",
+    "data": "dataset",
+    "arch": "model",
+    "output_dir": "model_dir",
+    "out": "model_dir",
+    "weights": "saved_model",
+    "amp": "precision",
+}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the nearest known word, or nothing."""
+    known = list(known)
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    synonym = _SYNONYMS.get(word)
+    best = synonym if synonym in known else near[0] if near else None
+    return f"; did you mean {best}?" if best else ""
