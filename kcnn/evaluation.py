@@ -1,0 +1,150 @@
+"""A model and a split -> a plain dictionary of figures, and per-image predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.special
+import scipy.stats
+import sklearn.metrics
+
+from kcnn.errors import RunError
+
+RELIABILITY_BINS = 15
+
+
+def evaluate_logits(
+    logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Score predictions.
+
+    Args:
+        logits: (n, classes) float.
+        labels: (n,) int, the true classes.
+        class_names: a name for each class.
+
+    Returns:
+        n, mistakes, accuracy in [0, 1] with its 95% Wilson interval, loss (mean
+        cross-entropy in nats), macro_f1, expected_calibration_error, per_class,
+        confusion_matrix (rows are true classes), reliability (a dictionary a bin),
+        and top_5_accuracy where there are more than 10 classes.
+
+    Raises:
+        RunError: a logit is not finite.
+    """
+    quick = quick_scores(logits, labels)
+    if not np.isfinite(logits).all():
+        raise RunError(
+            "the model's outputs are not finite numbers: the training diverged; "
+            "lower --learning_rate or use --precision=float32"
+        )
+    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    predicted = logits.argmax(1)
+    hits = predicted == labels
+    confidence = probabilities.max(1)
+    bins = reliability_bins(confidence, hits)
+    everything = range(len(class_names))
+    scores = {
+        "n": len(labels),
+        "mistakes": int((~hits).sum()),
+        "accuracy": quick["accuracy"],
+        "accuracy_interval": wilson_interval(int(hits.sum()), len(labels)),
+        "loss": quick["loss"],
+        "macro_f1": float(
+            sklearn.metrics.f1_score(
+                labels, predicted, average="macro", zero_division=0.0
+            )
+        ),
+        "expected_calibration_error": calibration_error(bins),
+        "per_class": _per_class(labels, predicted, class_names),
+        "confusion_matrix": sklearn.metrics.confusion_matrix(
+            labels, predicted, labels=everything
+        ).tolist(),
+        "reliability": bins,
+    }
+    if len(class_names) > 10:
+        scores["top_5_accuracy"] = top_k_accuracy(logits, labels, 5)
+    return scores
+
+
+def quick_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return accuracy and loss (mean cross-entropy in nats), for every epoch."""
+    log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+    return {
+        "accuracy": float((logits.argmax(1) == labels).mean()),
+        "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+    }
+
+
+def wilson_interval(correct: int, n: int) -> list[float]:
+    """Return the 95% interval of a proportion (Wilson 1927), by SciPy."""
+    interval = scipy.stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    return [float(interval.low), float(interval.high)]
+
+
+def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Return how often the true class is among the k likeliest."""
+    top = np.argpartition(-logits, k - 1, axis=1)[:, :k]
+    return float((top == labels[:, None]).any(1).mean())
+
+
+def reliability_bins(confidence: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
+    """Group predictions by their probability, in bins of equal width over (0, 1].
+
+    Returns:
+        For each bin low, high, n, and the means confidence and accuracy (None where
+        n is 0).
+    """
+    edges = np.linspace(0, 1, RELIABILITY_BINS + 1)
+    index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, None)
+    bins = []
+    for i in range(RELIABILITY_BINS):
+        inside = index == i
+        n = int(inside.sum())
+        bins.append(
+            {
+                "low": float(edges[i]),
+                "high": float(edges[i + 1]),
+                "n": n,
+                "confidence": float(confidence[inside].mean()) if n else None,
+                "accuracy": float(hits[inside].mean()) if n else None,
+            }
+        )
+    return bins
+
+
+def calibration_error(bins: list[dict[str, Any]]) -> float:
+    """Return the expected calibration error (Guo et al. 2017, equation 3)."""
+    filled = [b for b in bins if b["n"]]
+    total = sum(b["n"] for b in filled)
+    gaps = (b["n"] * abs(b["accuracy"] - b["confidence"]) for b in filled)
+    return float(sum(gaps) / total)
+
+
+def worst_mistakes(logits: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:
+    """Return positions of wrong predictions, the most confident first."""
+    wrong = np.flatnonzero(logits.argmax(1) != labels)
+    confidence = scipy.special.softmax(logits[wrong].astype(np.float64), axis=1).max(1)
+    return wrong[np.argsort(-confidence, kind="stable")][:limit]
+
+
+def _per_class(
+    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    columns = sklearn.metrics.precision_recall_fscore_support(
+        labels, predicted, labels=range(len(class_names)), zero_division=0.0
+    )
+    return [
+        {
+            "name": name,
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "support": int(support),
+        }
+        for name, precision, recall, f1, support in zip(
+            class_names, *columns, strict=True
+        )
+    ]

@@ -1,0 +1,438 @@
+"""The published runs, by name: what each one trained and the figures it reported.
+
+`kcnn train --experiment=NAME` starts from `settings_of(NAME)`, and flags given
+beside it win. Settings are differences from Config's defaults, and read as data.
+Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from kcnn.errors import UsageError
+from kcnn.knobs import did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported:
+    """The figures of a published run; None where it gives none.
+
+    `accuracy` is a fraction in [0, 1] of the test images, `loss` a cross-entropy in
+    nats, `train_seconds` seconds on the author's machine. A loss that was published
+    as NaN is None with `loss_was_nan`, so that all of it can be written as JSON.
+    """
+
+    accuracy: float | None = None
+    loss: float | None = None
+    train_seconds: float | None = None
+    loss_was_nan: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One published run.
+
+    `settings` are knobs that differ from Config's defaults. `stands_for` is set for
+    a row that is no single training run, and says what to run instead; `sweep` then
+    holds the values, by knob, that it went through with the other settings fixed.
+    """
+
+    group: str
+    about: str
+    settings: Mapping[str, Any]
+    reported: Reported
+    stands_for: str | None = None
+    sweep: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+
+
+# Every published run trained on all training images, at one learning rate, and
+# kept the weights of its last epoch (which is Config's default).
+PUBLISHED: dict[str, Any] = {"validation_fraction": 0.0, "schedule": "constant"}
+MNIST = PUBLISHED | {"dataset": "mnist"}
+
+# A second run of a recipe that already has a name: only the noise may differ.
+AGAIN = {"random_seed": 1}
+
+# Adadelta at 0.001 is what Keras takes when no rate is given; its paper has 1.0.
+KERAS = MNIST | {"model": "tutorial", "optimizer": "adadelta", "learning_rate": 0.001}
+# The optimizer is not stated; plain SGD fits the printed learning curves.
+CONVNET = MNIST | {"model": "convnet", "optimizer": "sgd"}
+CONVNET_6 = CONVNET | {"batch_size": 100, "epochs": 6}  # 3,600 steps; p1 took 5,628
+WIDTH = CONVNET_6 | {"learning_rate": 0.02}  # the best of the three rates tried
+# dropout_softmax is the fault as published; --head=logits is the sound net.
+HEAD_DROPOUT = WIDTH | {
+    "filters": (32, 64),
+    "dense_units": (256,),
+    "head": "dropout_softmax",
+}
+BOTTLENECK = MNIST | {
+    "model": "bottleneck",
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "batch_size": 64,
+}
+# The course's exercise: from 2 features at the head to 64.
+BOTTLENECK_WIDE = BOTTLENECK | {"filters": (32, 64), "kernel_size": 5, "padding": 1}
+TOPOLOGY = MNIST | {
+    "optimizer": "momentum",
+    "learning_rate": 0.01,
+    "batch_size": 32,
+    "epochs": 1,
+}
+SHALLOW = TOPOLOGY | {"model": "shallow"}
+SIZE = MNIST | {
+    "model": "convnet",
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "batch_size": 50,  # two steps an epoch at the smallest size, 100 images
+    "epochs": 5,
+}
+SIZE_ALL = SIZE | {"batch_size": 100}  # as published: only this size had 100
+TUTORIAL = MNIST | {
+    "model": "tutorial",
+    "optimizer": "adadelta",
+    "learning_rate": 1.0,  # the paper's
+    "batch_size": 128,
+    "epochs": 1,  # every variant was judged after one pass
+}
+EXTRA = TUTORIAL | {"extra_conv": 64}
+EXTRA_BN2 = EXTRA | {"batch_norm": 2}
+LENET = PUBLISHED | {
+    "dataset": "cifar10",
+    "model": "lenet",
+    "optimizer": "momentum",
+    "learning_rate": 0.01,
+    "batch_size": 128,
+    "epochs": 50,
+}
+
+# Tenths of a thousandth, then thousandths: 0.001 ends one range and begins the next.
+SWEPT_RATES = tuple(n / 10_000 for n in range(1, 10)) + tuple(
+    n / 1000 for n in range(1, 11)
+)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "k1": Experiment(
+        "lab8-keras",
+        "Adadelta at 0.001 is a thousandth of its rate: 12 epochs are far too few",
+        KERAS | {"batch_size": 128, "epochs": 12},
+        Reported(0.8240, 0.7848, 1155),
+    ),
+    "k-tutorial": Experiment(
+        "lab8-keras",
+        "k1 run again, here with another random_seed: how far two runs lie apart",
+        KERAS | {"batch_size": 128, "epochs": 12} | AGAIN,
+        Reported(0.8388, 0.7024, 1957),
+    ),
+    "k2": Experiment(
+        "lab8-keras",
+        "half of k1's epochs at the same rate: even further from converged",
+        KERAS | {"batch_size": 100, "epochs": 6},
+        Reported(0.7857, 1.4897, 872),
+    ),
+    "p1": Experiment(
+        "lab8-convnet",
+        "a small net with batch norm and plain SGD, to set against k1",
+        CONVNET | {"learning_rate": 0.002, "batch_size": 128, "epochs": 12},
+        Reported(0.9904, None, 106),
+    ),
+    "p2": Experiment(
+        "lab8-convnet",
+        "p1 with half the epochs, to set against k2",
+        CONVNET_6 | {"learning_rate": 0.002},
+        Reported(0.9861, 0.038, 306),
+    ),
+    "lr-0.002": Experiment(
+        "lab8-convnet-lr",
+        "lowest of three learning rates: p2 run again, here with another random_seed",
+        CONVNET_6 | {"learning_rate": 0.002} | AGAIN,
+        Reported(0.9855, None, 339),
+    ),
+    "lr-0.02": Experiment(
+        "lab8-convnet-lr",
+        "middle of three learning rates, and the best",
+        CONVNET_6 | {"learning_rate": 0.02},
+        Reported(0.9910, None, 342),
+    ),
+    "lr-0.2": Experiment(
+        "lab8-convnet-lr",
+        "highest of three learning rates: too high for this net",
+        CONVNET_6 | {"learning_rate": 0.2},
+        Reported(0.9644, None, 286),
+    ),
+    "width-16-32": Experiment(
+        "lab8-convnet-width",
+        "narrowest of four nets: lr-0.02 run again, here with another random_seed",
+        WIDTH | AGAIN,
+        Reported(0.9910, None, 342),
+    ),
+    "width-32-64": Experiment(
+        "lab8-convnet-width",
+        "twice the filters; one run a width does not tell them apart",
+        WIDTH | {"filters": (32, 64)},
+        Reported(0.9904, None, 534),
+    ),
+    "width-48-96": Experiment(
+        "lab8-convnet-width",
+        "three times the filters: published as worse, on one run",
+        WIDTH | {"filters": (48, 96)},
+        Reported(0.9851, None, 672),
+    ),
+    "width-64-128": Experiment(
+        "lab8-convnet-width",
+        "four times the filters: published as the worst, on one run",
+        WIDTH | {"filters": (64, 128)},
+        Reported(0.9798, None, 816),
+    ),
+    "head-dropout-0.02": Experiment(
+        "lab8-convnet-dropout",
+        "drops logits and takes softmax twice, hence the loss; head=logits is sound",
+        HEAD_DROPOUT | {"dropout": 0.02},
+        Reported(0.9887, 1.4721, 53),
+    ),
+    "head-dropout-0.05": Experiment(
+        "lab8-convnet-dropout",
+        "the same faulty head with more dropout; head=logits is sound",
+        HEAD_DROPOUT | {"dropout": 0.05},
+        Reported(0.9868, 1.4762, 53),
+    ),
+    "head-dropout-0.15": Experiment(
+        "lab8-convnet-dropout",
+        "the same faulty head: a class's logit lost in 15% of steps; use head=logits",
+        HEAD_DROPOUT | {"dropout": 0.15},
+        Reported(0.9822, 1.4824, 54),
+    ),
+    "head-dropout-0.30": Experiment(
+        "lab8-convnet-dropout",
+        "the same faulty head at its worst; head=logits is sound",
+        HEAD_DROPOUT | {"dropout": 0.30},
+        Reported(0.9805, 1.4849, 53),
+    ),
+    "own-digits": Experiment(
+        "lab8-own-images",
+        "11th class never trained; of 60 own images 10 are no digit: at most 83.33%",
+        WIDTH | {"extra_class": "not a digit"},
+        Reported(0.8000, 1.9472, 1937),
+    ),
+    "bottleneck": Experiment(
+        "course-cnn",
+        "only two features reach the head: starved on purpose",
+        BOTTLENECK | {"epochs": 10},
+        Reported(0.38, None, 68),
+    ),
+    "bottleneck-50": Experiment(
+        "course-cnn",
+        "five times the epochs do not make up for two features",
+        BOTTLENECK | {"epochs": 50},
+        Reported(0.43, None, 638),
+    ),
+    "bottleneck-lr-sweep": Experiment(
+        "course-cnn",
+        "19 learning rates for the starved net; best near 0.003 to 0.005",
+        {name: v for name, v in BOTTLENECK.items() if name != "learning_rate"}
+        | {"epochs": 5},
+        Reported(0.53, None, None),
+        stands_for="a sweep: run kcnn train --experiment=bottleneck --epochs=5 "
+        "--learning_rate=RATE for RATE from 0.0001 to 0.001 by 0.0001 and from 0.001 "
+        "to 0.01 by 0.001",
+        sweep={"learning_rate": SWEPT_RATES},
+    ),
+    "bottleneck-wide": Experiment(
+        "course-cnn",
+        "the same strides with 64 features at the head: the width was what it lacked",
+        BOTTLENECK_WIDE | {"epochs": 10},
+        Reported(0.98, None, 72),
+    ),
+    "bottleneck-wide-2": Experiment(
+        "course-cnn",
+        "the wide one is nearly there after two epochs",
+        BOTTLENECK_WIDE | {"epochs": 2},
+        Reported(0.9737, None, 31),
+    ),
+    "mlp": Experiment(
+        "hw4-topologies",
+        "no convolution: the baseline of its group; no figure was published",
+        TOPOLOGY | {"model": "mlp"},
+        Reported(),
+    ),
+    "cnn-1conv": Experiment(
+        "hw4-topologies",
+        "one convolution, two wide dense layers, one epoch",
+        SHALLOW,
+        Reported(0.9705, 0.0886, None),
+    ),
+    "cnn-2conv": Experiment(
+        "hw4-topologies",
+        "a second convolution in place of a dense layer: no clear gain in one epoch",
+        SHALLOW | {"filters": (32, 64), "dense_units": (256,)},
+        Reported(0.9718, 0.0903, None),
+    ),
+    "cnn-1conv-lr-0.001": Experiment(
+        "hw4-topologies",
+        "cnn-1conv at a tenth of its rate: one epoch is too short for it",
+        SHALLOW | {"learning_rate": 0.001},
+        Reported(0.9157, 0.3073, None),
+    ),
+    "cnn-1conv-batch-64": Experiment(
+        "hw4-topologies",
+        "cnn-1conv with half the steps, its rate left as it was",
+        SHALLOW | {"batch_size": 64},
+        Reported(0.9655, 0.1100, None),
+    ),
+    "size-100": Experiment(
+        "lab8-train-size",
+        "figure is invalid: it went on from the weights of the 60,000-image run",
+        SIZE | {"train_size": 100},
+        Reported(0.9696, None, None),
+    ),
+    "size-250": Experiment(
+        "lab8-train-size",
+        "figure is invalid: weights carried over, see size-100",
+        SIZE | {"train_size": 250},
+        Reported(0.9734, None, None),
+    ),
+    "size-500": Experiment(
+        "lab8-train-size",
+        "figure is invalid: weights carried over, see size-100",
+        SIZE | {"train_size": 500},
+        Reported(0.9637, None, None),
+    ),
+    "size-1000": Experiment(
+        "lab8-train-size",
+        "figure is invalid, see size-100; also printed as 0.9681 elsewhere",
+        SIZE | {"train_size": 1000},
+        Reported(0.9508, None, None),
+    ),
+    "size-60000": Experiment(
+        "lab8-train-size",
+        "all training images: the right-hand end of the curve",
+        SIZE_ALL,
+        Reported(0.9916, None, None),
+    ),
+    "own-set-best": Experiment(
+        "lab8-train-size",
+        "size-60000's model on 60 own images (size-100's model: 0.6667)",
+        SIZE_ALL,
+        Reported(0.7333, None, None),
+        stands_for="an evaluation: run kcnn train --experiment=size-60000, then "
+        "kcnn evaluate RUN --dataset=folder:DIR on its run and a folder of own images",
+    ),
+    "tutorial": Experiment(
+        "lab8-variants",
+        "Adadelta at the paper's 1.0: one epoch beats k1's twelve; base of the group",
+        TUTORIAL,
+        Reported(0.9796, 0.0592, 171),
+    ),
+    "tutorial-bn": Experiment(
+        "lab8-variants",
+        "batch norm after the first convolution",
+        TUTORIAL | {"batch_norm": 1},
+        Reported(0.9822, 0.0534, 227),
+    ),
+    "tutorial-bn2": Experiment(
+        "lab8-variants",
+        "batch norm after the first convolution and before the head",
+        TUTORIAL | {"batch_norm": 2},
+        Reported(0.9837, 0.0569, 228),
+    ),
+    "tutorial-standardized": Experiment(
+        "lab8-variants",
+        "was NaN: border pixels never vary, and it divided by their deviation, 0",
+        TUTORIAL | {"standardize": "pixel"},
+        Reported(0.0980, None, 167, loss_was_nan=True),
+    ),
+    "tutorial-standardized-bn": Experiment(
+        "lab8-variants",
+        "was NaN for the same division by 0: batch norm cannot mend it",
+        TUTORIAL | {"standardize": "pixel", "batch_norm": 1},
+        Reported(0.0980, None, 227, loss_was_nan=True),
+    ),
+    "tutorial-extra-conv": Experiment(
+        "lab8-variants",
+        "a third convolution and pooling",
+        EXTRA,
+        Reported(0.9839, 0.0513, 185),
+    ),
+    "tutorial-extra-conv-bn2": Experiment(
+        "lab8-variants",
+        "third convolution and two batch norms: published as the best of its group",
+        EXTRA_BN2,
+        Reported(0.9855, 0.0458, 254),
+    ),
+    "kernel-5": Experiment(
+        "lab8-variants",
+        "larger kernels on top of that: slower, and no better",
+        EXTRA_BN2 | {"kernel_size": 5},
+        Reported(0.9794, 0.0673, 338),
+    ),
+    "dense-1000": Experiment(
+        "lab8-variants",
+        "eight times the dense units: no gain",
+        EXTRA_BN2 | {"dense_units": (1000,)},
+        Reported(0.9837, 0.0519, 281),
+    ),
+    "dense-64": Experiment(
+        "lab8-variants",
+        "half the dense units: little lost",
+        EXTRA_BN2 | {"dense_units": (64,)},
+        Reported(0.9819, 0.0699, 261),
+    ),
+    "dense-11": Experiment(
+        "lab8-variants",
+        "11 dense units under a dropout of 0.5: hardly wider than the 10 classes",
+        EXTRA | {"extra_conv_pool": False, "batch_norm": 1, "dense_units": (11,)},
+        Reported(0.8266, None, None),
+    ),
+    "dense-5": Experiment(
+        "lab8-variants",
+        "five dense units, half of them dropped, have to tell ten classes apart",
+        EXTRA_BN2 | {"dense_units": (5,)},
+        Reported(0.8668, 1.0611, 256),
+    ),
+    "third-conv-128-dense-5": Experiment(
+        "lab8-variants",
+        "more filters ahead of dense-5's bottleneck: it stays one",
+        EXTRA_BN2 | {"extra_conv": 128, "dense_units": (5,)},
+        Reported(0.8767, 0.8206, 294),
+    ),
+    "lenet": Experiment(
+        "lenet-cifar",
+        "LeNet-5 on color photographs; accuracy by epoch lay in 0.42 to 0.64",
+        LENET,
+        Reported(0.63, 1.0760, 12585),
+    ),
+    "lenet-dropout": Experiment(
+        "lenet-cifar",
+        "half of 16 feature maps' values dropped: it underfits, and loses",
+        LENET | {"conv_dropout": 0.5},
+        Reported(0.50, 1.4248, 12314),
+    ),
+    "lenet-dropout-bn": Experiment(
+        "lenet-cifar",
+        "batch norm after the first convolution makes up for little of that",
+        LENET | {"conv_dropout": 0.5, "batch_norm": 1},
+        Reported(0.53, 1.3977, 12907),
+    ),
+}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Return an experiment's settings, as knob name -> value, to build a Config from.
+
+    Raises UsageError for an unknown name, and for an experiment that is no single
+    training run, saying what to run instead.
+    """
+    if name not in EXPERIMENTS:
+        near = did_you_mean(name, EXPERIMENTS)
+        raise UsageError(
+            f"--experiment: got {name!r}, which is not an experiment"
+            f"{near or '; expected one of ' + ', '.join(EXPERIMENTS)}"
+        )
+    experiment = EXPERIMENTS[name]
+    if experiment.stands_for:
+        raise UsageError(
+            f"--experiment={name} is no single training run but {experiment.stands_for}"
+        )
+    return dict(experiment.settings)

@@ -1,0 +1,132 @@
+"""Optimizer steps on TensorFlow's graph, and every bit of state they change.
+
+A loop of our own instead of Keras's fit: it can stop and go on between any two
+steps with nothing lost, tells the step at which a loss stopped being finite, and
+runs several steps in a call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kcnn.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """Means since the last reset, and the first step whose loss was not finite."""
+
+    loss: float
+    accuracy: float
+    bad_step: int | None
+
+
+class TrainingLoop:
+    """A model, its optimizer, and the averages that go with them.
+
+    Args:
+        model: ends in logits.
+        optimizer: a Keras optimizer, not built yet.
+        config: uses label_smoothing and ema_momentum.
+        jit_compile: compile a step with XLA.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        config: Config,
+        jit_compile: bool,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        optimizer.build(model.trainable_variables)
+        self._loss = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.label_smoothing
+        )
+        self._ema_momentum = config.ema_momentum
+        self._ema = [tf.Variable(w) for w in model.weights if config.ema_momentum]
+        self._sums = tf.Variable(tf.zeros(3, tf.float64))  # loss, correct, images
+        self._bad_step = tf.Variable(-1, dtype=tf.int64)
+        self._step = tf.function(self._train_step, jit_compile=jit_compile)
+        self._run = tf.function(self._run_steps)
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps since the beginning of the run."""
+        return int(self.optimizer.iterations)
+
+    def run(self, batches: Iterator, steps: int) -> None:
+        """Take `steps` batches from a tf.data iterator, an optimizer step for each."""
+        self._run(batches, tf.constant(steps, tf.int64))
+
+    def _run_steps(self, batches, steps):
+        for _ in tf.range(steps):
+            self._step(*next(batches))
+
+    def _train_step(self, images, labels, weights=None):
+        variables = self.model.trainable_variables
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            loss = self._loss(labels, logits, weights)
+            scaled = self.optimizer.scale_loss(loss)
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        self._average_weights(step)
+        self._count(labels, logits, loss)
+        first_bad = (self._bad_step < 0) & ~tf.math.is_finite(loss)
+        self._bad_step.assign(tf.where(first_bad, step, self._bad_step))
+
+    def _count(self, labels, logits, loss):
+        hits = tf.argmax(labels, -1) == tf.argmax(logits, -1)
+        images = tf.cast(tf.shape(labels)[0], tf.float64)
+        correct = tf.reduce_sum(tf.cast(hits, tf.float64))
+        total_loss = tf.cast(loss, tf.float64) * images
+        self._sums.assign_add(tf.stack([total_loss, correct, images]))
+
+    def _average_weights(self, step):
+        """Move the averages; early on they forget the initial weights faster."""
+        if not self._ema_momentum:
+            return
+        done = tf.cast(step, tf.float32)
+        momentum = tf.minimum(self._ema_momentum, (1 + done) / (10 + done))
+        for average, weight in zip(self._ema, self.model.weights, strict=True):
+            average.assign(momentum * average + (1 - momentum) * weight)
+
+    def totals(self) -> Totals:
+        """Return the running means; waits for the device."""
+        loss, correct, images = self._sums.numpy()
+        bad = int(self._bad_step)
+        count = max(images, 1)
+        return Totals(loss / count, correct / count, None if bad < 0 else bad)
+
+    def reset_totals(self) -> None:
+        """Begin the running means again, at the start of an epoch."""
+        self._sums.assign(tf.zeros_like(self._sums))
+
+    def weights(self) -> list[np.ndarray]:
+        """Return the weights to evaluate: the averages if there are any."""
+        if self._ema:
+            return [average.numpy() for average in self._ema]
+        return self.model.get_weights()
+
+    def state(self) -> list[np.ndarray]:
+        """Return a copy of all that changes in a step, random seeds included."""
+        return [np.array(v) for v in self._state_variables()]
+
+    def restore(self, state: list[np.ndarray]) -> None:
+        """Put a `state` back; raises ValueError if it is not of this model."""
+        variables = self._state_variables()
+        if [tuple(v.shape) for v in variables] != [a.shape for a in state]:
+            raise ValueError("the saved state belongs to another model")
+        for variable, array in zip(variables, state, strict=True):
+            variable.assign(array)
+
+    def _state_variables(self):
+        own = [*self._ema, self._sums, self._bad_step]
+        return [*self.model.variables, *self.optimizer.variables, *own]

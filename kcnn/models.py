@@ -1,0 +1,230 @@
+"""The architectures: `MODELS` maps a name to a builder of plain Keras layers.
+
+A model takes (batch, height, width, channels) uint8 images in [0, 255], holds its
+preprocessing, and ends in (batch, num_classes) float32 logits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import keras
+from keras import layers as k
+
+from kcnn.config import Config
+from kcnn.errors import UsageError
+from kcnn.preprocessing import preprocessing_layers
+from kcnn.spec import ImageSpec
+
+Layers = list[keras.layers.Layer]
+
+
+def build_model(
+    config: Config, spec: ImageSpec, *, policy: str = "float32", augment: bool = True
+) -> keras.Model:
+    """Build a model with fresh weights from Keras's global random seed.
+
+    Args:
+        config: the model's knobs and its preprocessing.
+        spec: shape and classes of the images.
+        policy: Keras dtype policy of the network: float32, mixed_bfloat16 or
+            mixed_float16. Preprocessing and head are always float32.
+        augment: with the augmentation layers, which act in training only.
+
+    Raises:
+        UsageError: a kernel or a pooling window larger than its map; names the knob.
+    """
+    with _dtype_policy(policy):
+        return MODELS[config.model](config, spec, preprocessing_layers(config, augment))
+
+
+def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
+    """Build the Keras tutorial CNN, with its published variants as knobs."""
+    filters_1, filters_2 = config.filters
+    layers = [*preprocessing, _conv(config, filters_1, "conv_1")]
+    if config.batch_norm >= 1:
+        layers += [_batch_norm(config, "batch_norm_1")]
+    layers += [_conv(config, filters_2, "conv_2"), k.MaxPooling2D(2, name="pool_1")]
+    if config.extra_conv:
+        layers += [_conv(config, config.extra_conv, "conv_3")]
+        if config.extra_conv_pool:
+            layers += [k.MaxPooling2D(2, name="pool_2")]
+    layers += _dropout(config.conv_dropout, "conv_dropout")
+    layers += [k.Flatten(name="flatten"), *_dense(config)]
+    if config.batch_norm == 2:
+        layers += [_batch_norm(config, "batch_norm_2")]
+    layers += _dropout(config.dropout, "dropout")
+    return _sequential("tutorial", spec, [*layers, _head(spec)])
+
+
+def convnet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
+    """Build the functional ConvNet: any number of conv, norm, activation, pool."""
+    images = keras.Input(spec.shape, dtype="uint8", name="images")
+    x = _apply(images, *preprocessing)
+    for i, filters in enumerate(config.filters, start=1):
+        x = _convnet_block(x, config, filters, i)
+    x = _apply(x, k.Flatten(name="flatten"), *_dense(config))
+    if config.head == "dropout_softmax":
+        x = _apply(x, _head(spec), *_dropout(config.dropout, "dropout"))
+        outputs = k.Softmax(dtype="float32", name="softmax")(x)
+    else:
+        outputs = _apply(x, *_dropout(config.dropout, "dropout"), _head(spec))
+    return keras.Model(images, outputs, name="convnet")
+
+
+def _convnet_block(x, config: Config, filters: int, number: int):
+    conv = k.Conv2D(
+        filters,
+        config.kernel_size,
+        padding="same",
+        use_bias=not config.batch_norm,  # batch norm brings its own
+        name=f"conv_{number}",
+    )
+    norm = [_batch_norm(config, f"batch_norm_{number}")] if config.batch_norm else []
+    activation = k.Activation(config.activation, name=f"activation_{number}")
+    pool = k.MaxPooling2D(2, name=f"pool_{number}")
+    return _apply(x, conv, *norm, activation, pool)
+
+
+def lenet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
+    """Build LeNet-5 for images of 32x32; smaller ones are padded with zeros."""
+    layers = [*preprocessing, *_pad_to(32, spec)]
+    for i, filters in enumerate(config.filters, start=1):
+        layers += [_conv(config, filters, f"conv_{i}")]
+        if i == 1 and config.batch_norm:
+            layers += [_batch_norm(config, "batch_norm_1")]
+        if i == 2:
+            layers += _dropout(config.conv_dropout, "conv_dropout")
+        if i < 3:
+            layers += [k.MaxPooling2D(2, name=f"pool_{i}")]
+    layers += [k.Flatten(name="flatten"), *_dense(config)]
+    layers += _dropout(config.dropout, "dropout")
+    return _sequential("lenet", spec, [*layers, _head(spec)])
+
+
+def shallow(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
+    """Build one or two pairs of conv and pool under wide dense layers."""
+    layers = [*preprocessing]
+    for i, filters in enumerate(config.filters, start=1):
+        conv = _conv(config, filters, f"conv_{i}")
+        layers += [conv, k.MaxPooling2D(2, name=f"pool_{i}")]
+    layers += [k.Flatten(name="flatten"), *_dense(config)]
+    layers += _dropout(config.dropout, "dropout")
+    return _sequential("shallow", spec, [*layers, _head(spec)])
+
+
+def bottleneck(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
+    """Build strided convolutions that leave few features to the head."""
+    layers = [*preprocessing]
+    sizes = zip(config.filters, config.strides, config.pool_sizes, strict=True)
+    for i, (filters, stride, pool_size) in enumerate(sizes, start=1):
+        if config.padding:
+            layers += [k.ZeroPadding2D(config.padding, name=f"pad_{i}")]
+        layers += [
+            _conv(config, filters, f"conv_{i}", strides=stride),
+            k.MaxPooling2D(pool_size, name=f"pool_{i}"),
+        ]
+    layers += [k.Flatten(name="flatten"), _head(spec)]
+    return _sequential("bottleneck", spec, layers)
+
+
+def mlp(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
+    """Build dense layers on the flattened image."""
+    layers = [*preprocessing, k.Flatten(name="flatten"), *_dense(config)]
+    layers += _dropout(config.dropout, "dropout")
+    return _sequential("mlp", spec, [*layers, _head(spec)])
+
+
+MODELS: dict[str, Callable[[Config, ImageSpec, Layers], keras.Model]] = {
+    "tutorial": tutorial,
+    "convnet": convnet,
+    "lenet": lenet,
+    "shallow": shallow,
+    "bottleneck": bottleneck,
+    "mlp": mlp,
+}
+
+
+def _conv(config: Config, filters: int, name: str, strides: int = 1):
+    return k.Conv2D(
+        filters,
+        config.kernel_size,
+        strides=strides,
+        activation=config.activation,
+        name=name,
+    )
+
+
+def _batch_norm(config: Config, name: str):
+    return k.BatchNormalization(momentum=config.batch_norm_momentum, name=name)
+
+
+def _dense(config: Config) -> Layers:
+    return [
+        k.Dense(units, activation=config.activation, name=f"dense_{i}")
+        for i, units in enumerate(config.dense_units, start=1)
+    ]
+
+
+def _dropout(rate: float, name: str) -> Layers:
+    return [k.Dropout(rate, name=name)] if rate else []
+
+
+def _head(spec: ImageSpec):
+    return k.Dense(spec.num_classes, dtype="float32", name="logits")
+
+
+def _pad_to(side: int, spec: ImageSpec) -> Layers:
+    missing = [max(0, side - n) for n in (spec.height, spec.width)]
+    if not any(missing):
+        return []
+    padding = tuple((n // 2, n - n // 2) for n in missing)
+    return [k.ZeroPadding2D(padding, name="pad")]
+
+
+def _sequential(name: str, spec: ImageSpec, layers: Layers) -> keras.Model:
+    shape = (None, *spec.shape)
+    for layer in layers:
+        _check_window(layer, shape)
+        shape = layer.compute_output_shape(shape)
+    images = keras.Input(spec.shape, dtype="uint8", name="images")
+    return keras.Sequential([images, *layers], name=name)
+
+
+def _apply(x, *layers: keras.layers.Layer):
+    for layer in layers:
+        _check_window(layer, x.shape)
+        x = layer(x)
+    return x
+
+
+def _check_window(layer: keras.layers.Layer, shape: tuple) -> None:
+    """Refuse a window larger than its map; oneDNN's gradient would crash on it."""
+    if isinstance(layer, k.Conv2D):
+        window, cause = layer.kernel_size, f"--kernel_size={layer.kernel_size[0]}"
+    elif isinstance(layer, k.MaxPooling2D):
+        window, cause = layer.pool_size, f"a pooling window of {layer.pool_size[0]}"
+    else:
+        return
+    height, width = shape[1:3]
+    if layer.padding == "valid" and (window[0] > height or window[1] > width):
+        raise UsageError(
+            f"{cause} does not fit {layer.name}'s map of {height}x{width} pixels; use "
+            "a smaller --kernel_size, fewer layers or a larger --image_size"
+        )
+
+
+@contextlib.contextmanager
+def _dtype_policy(policy: str) -> Iterator[None]:
+    """Set Keras's policy for the layers made in a block, and put the old one back.
+
+    Layers keep the policy they were made under, so nothing global has to hold later:
+    other threads and keras-tuner's clear_session() would reset it.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

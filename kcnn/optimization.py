@@ -1,0 +1,117 @@
+"""The optimizer and the learning rate's course over a run."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from kcnn.config import Config
+
+# Never decayed: biases, and the scale and shift of normalization.
+_NOT_DECAYED = ["bias", "gamma", "beta"]
+
+# Part of a one-cycle run in which the learning rate rises, and where it starts.
+# From Smith and Topin, "Super-convergence" (2018), in fastai's form.
+_RISING_PART = 0.3
+_START_FACTOR = 1 / 25
+
+
+@keras.saving.register_keras_serializable("kcnn")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate as a function of the step, for the four schedules.
+
+    Args:
+        kind: constant, cosine, one_cycle or step.
+        peak: highest learning rate.
+        total_steps: steps of the whole run.
+        warmup_steps: steps of linear rise from 0 (not used by one_cycle).
+        drop_steps: steps between two drops (step only).
+        drop_factor: factor of each drop (step only).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        peak: float,
+        total_steps: int,
+        warmup_steps: float = 0.0,
+        drop_steps: int | None = None,
+        drop_factor: float | None = None,
+    ):
+        self.kind = kind
+        self.peak = peak
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.drop_steps = drop_steps
+        self.drop_factor = drop_factor
+
+    def __call__(self, step):
+        """Return the learning rate of a step, counted from 0, as float32."""
+        step = ops.cast(step, "float32")
+        if self.kind == "one_cycle":
+            return self.peak * self._one_cycle(step)
+        warm = ops.minimum((step + 1) / max(self.warmup_steps, 1.0), 1.0)
+        return self.peak * warm * self._after_warmup(step)
+
+    def _after_warmup(self, step):
+        if self.kind == "cosine":
+            length = max(self.total_steps - self.warmup_steps, 1)
+            done = ops.clip((step - self.warmup_steps) / length, 0.0, 1.0)
+            return _cosine_between(1.0, 0.0, done)
+        if self.kind == "step":
+            return self.drop_factor ** ops.floor(step / self.drop_steps)
+        return 1.0
+
+    def _one_cycle(self, step):
+        rise = max(_RISING_PART * self.total_steps, 1.0)
+        up = _cosine_between(_START_FACTOR, 1.0, ops.minimum(step / rise, 1.0))
+        fall = max(self.total_steps - rise, 1.0)
+        down = _cosine_between(1.0, 0.0, ops.clip((step - rise) / fall, 0.0, 1.0))
+        return ops.where(step < rise, up, down)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return dict(vars(self))
+
+
+def _cosine_between(start: float, end: float, done):
+    return end + (start - end) * (1 + ops.cos(math.pi * done)) / 2
+
+
+def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
+    """Return the schedule of a run of config.epochs epochs."""
+    return Schedule(
+        config.schedule,
+        config.learning_rate,
+        config.epochs * steps_per_epoch,
+        warmup_steps=(config.warmup_epochs or 0) * steps_per_epoch,
+        drop_steps=config.step_epochs and config.step_epochs * steps_per_epoch,
+        drop_factor=config.step_factor,
+    )
+
+
+def build_optimizer(config: Config, schedule: Schedule, policy: str):
+    """Return the Keras optimizer; float16 gets loss scaling around it."""
+    common = {
+        "learning_rate": schedule,
+        "weight_decay": config.weight_decay or None,
+        "global_clipnorm": config.clip_norm or None,
+    }
+    o = keras.optimizers
+    makers = {
+        "adadelta": lambda: o.Adadelta(**common),
+        "sgd": lambda: o.SGD(**common),
+        "momentum": lambda: o.SGD(momentum=config.momentum, **common),
+        "nesterov": lambda: o.SGD(momentum=config.momentum, nesterov=True, **common),
+        "rmsprop": lambda: o.RMSprop(**common),
+        "adam": lambda: o.Adam(**common),
+        "adamw": lambda: o.AdamW(**{**common, "weight_decay": config.weight_decay}),
+    }
+    optimizer = makers[config.optimizer]()
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    if policy == "mixed_float16":
+        optimizer = o.LossScaleOptimizer(optimizer)
+    return optimizer

@@ -1,0 +1,152 @@
+"""Layers between the stored uint8 image and the network, all inside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from kcnn.config import Config
+
+
+@keras.saving.register_keras_serializable("kcnn")
+class Standardization(keras.layers.Layer):
+    """Subtract a mean and divide by a deviation, never by less than a floor.
+
+    Args:
+        axes: axes of an (height, width, channels) image that have statistics of
+            their own: () for one number, (2,) by channel, (0, 1, 2) by pixel.
+        floor: smallest divisor. Pixels that never change (the border of a
+            handwritten digit) have deviation 0 and would give NaN.
+    """
+
+    def __init__(self, axes: tuple[int, ...], floor: float, **kwargs):
+        super().__init__(**kwargs)
+        self.axes = tuple(axes)
+        self.floor = floor
+
+    def build(self, input_shape):
+        """Create the statistics: 0 and 1 until `measure` or a checkpoint sets them."""
+        shape = [n if i in self.axes else 1 for i, n in enumerate(input_shape[1:])]
+        self.mean = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="mean"
+        )
+        self.deviation = self.add_weight(
+            shape=shape, initializer="ones", trainable=False, name="deviation"
+        )
+
+    def call(self, images):
+        """Standardize (batch, height, width, channels) images."""
+        return (images - self.mean) / keras.ops.maximum(self.deviation, self.floor)
+
+    def compute_output_shape(self, input_shape):
+        """Return the input's shape."""
+        return input_shape
+
+    def measure(self, batches: Iterable[np.ndarray]) -> None:
+        """Set the statistics from batches of uint8 images in [0, 255].
+
+        They are those of the rescaled images, in [0, 1]. Sums of whole numbers in
+        float64 are exact up to 2**53, so the order of the batches does not matter.
+        """
+        reduced = (0, *(i + 1 for i in range(3) if i not in self.axes))
+        total = np.zeros(self.mean.shape)
+        squares = np.zeros(self.mean.shape)
+        count = 0
+        for batch in batches:
+            values = np.asarray(batch, np.float64)
+            total += values.sum(reduced, keepdims=True)[0]
+            squares += np.square(values).sum(reduced, keepdims=True)[0]
+            count += values.size // total.size
+        mean = total / count
+        variance = np.maximum(squares / count - mean**2, 0)
+        self.mean.assign(mean / 255)
+        self.deviation.assign(np.sqrt(variance) / 255)
+
+    def get_config(self):
+        """Return what rebuilds the layer."""
+        return {**super().get_config(), "axes": self.axes, "floor": self.floor}
+
+
+def preprocessing_layers(config: Config, augment: bool) -> list[keras.layers.Layer]:
+    """Return the layers that take uint8 images to what the first convolution sees.
+
+    Args:
+        config: uses translate, rotate, zoom, flip, cutout and standardize.
+        augment: with the augmentation layers, which act in training only.
+    """
+    layers = [keras.layers.Rescaling(1 / 255, dtype="float32", name="rescaling")]
+    if augment:
+        layers += augmentation_layers(config)
+    return layers + _standardization_layers(config)
+
+
+def augmentation_layers(config: Config) -> list[keras.layers.Layer]:
+    """Return layers that change training images, in [0, 1], at random."""
+    k = keras.layers
+    common = {"dtype": "float32"}
+    layers = []
+    if config.flip != "none":
+        mode = "horizontal_and_vertical" if config.flip == "both" else config.flip
+        layers.append(k.RandomFlip(mode, name="random_flip", **common))
+    # What comes in at the border repeats the edge, whatever the background is.
+    common["fill_mode"] = "nearest"
+    if config.translate:
+        shift = config.translate
+        layers.append(
+            k.RandomTranslation(shift, shift, name="random_translation", **common)
+        )
+    if config.rotate:
+        turn = config.rotate / 360
+        layers.append(k.RandomRotation(turn, name="random_rotation", **common))
+    if config.zoom:
+        layers.append(k.RandomZoom(config.zoom, name="random_zoom", **common))
+    if config.cutout:
+        layers.append(
+            k.RandomErasing(
+                factor=(1.0, 1.0),
+                scale=(config.cutout, config.cutout),
+                fill_value=0.0,
+                value_range=(0.0, 1.0),
+                dtype="float32",
+                name="cutout",
+            )
+        )
+    return layers
+
+
+def _standardization_layers(config: Config) -> list[keras.layers.Layer]:
+    if config.standardize == "none":
+        return []
+    if config.standardize == "image":
+        # Epsilon stands under the root, beside the variance.
+        return [
+            keras.layers.LayerNormalization(
+                axis=(1, 2, 3),
+                center=False,
+                scale=False,
+                epsilon=config.standardize_floor**2,
+                dtype="float32",
+                name="standardization",
+            )
+        ]
+    axes = {"global": (), "channel": (2,), "pixel": (0, 1, 2)}[config.standardize]
+    return [
+        Standardization(
+            axes, config.standardize_floor, dtype="float32", name="standardization"
+        )
+    ]
+
+
+def measure_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
+    """Give a model's standardization layer the statistics of the training split.
+
+    Args:
+        model: as built by models.build_model; left alone without such a layer.
+        batches: the training split's images, (batch, height, width, channels) uint8;
+            read only where they are needed.
+    """
+    for layer in model.layers:
+        if isinstance(layer, Standardization):
+            layer.measure(batches)

@@ -1,0 +1,190 @@
+"""The machine: TensorFlow without its start-up noise, precision, XLA, hardware."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kcnn.errors import UsageError
+
+# What TensorFlow tells about itself when it starts, whether or not it matters.
+_NOISE = re.compile(
+    rb"WARNING: All log messages before absl|[IW]0000 |To enable the following"
+    rb"|E0000 .*(cuInit|cuda_|Unable to register)|.*\bI tensorflow/"
+)
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow and Keras and open the devices, quietly.
+
+    What TensorFlow writes meanwhile goes to a file; lines that are not its known
+    greetings are passed on, all of them if the start fails. Raises UsageError when
+    Keras is set to another backend.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    with _standard_error_filtered():
+        import keras
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        tf.constant(0) + 1
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"KERAS_BACKEND={keras.backend.backend()}: kcnn needs tensorflow; unset it"
+        )
+
+
+@contextlib.contextmanager
+def _standard_error_filtered() -> Iterator[None]:
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as caught:
+        original = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        noise = _NOISE
+        try:
+            yield
+        except BaseException:
+            noise = re.compile(rb"(?!)")  # matches nothing: show all
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+            caught.seek(0)
+            for line in caught:
+                if not noise.match(line):
+                    sys.stderr.buffer.write(line)
+            sys.stderr.flush()
+
+
+class Precision(NamedTuple):
+    """A Keras dtype policy and why it was chosen."""
+
+    policy: str
+    reason: str
+
+
+def choose_precision(requested: str) -> Precision:
+    """Return the policy for `--precision`; auto is mixed where hardware has it."""
+    if requested != "auto":
+        return Precision(requested, "as asked")
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = details.get("compute_capability", (0, 0))
+        return _gpu_precision(capability)
+    return _cpu_precision(_cpu_flags())
+
+
+def _gpu_precision(capability: tuple[int, int]) -> Precision:
+    name = "GPU of compute capability " + ".".join(map(str, capability))
+    if capability >= (8, 0):
+        return Precision("mixed_bfloat16", f"{name} has bfloat16")
+    if capability >= (7, 0):
+        return Precision("mixed_float16", f"{name} has float16, not bfloat16")
+    return Precision("float32", f"{name} has no fast 16-bit arithmetic")
+
+
+def _cpu_precision(flags: set[str]) -> Precision:
+    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
+    if found:
+        return Precision("mixed_bfloat16", f"the processor has {found[0]}")
+    return Precision("float32", "the processor has no bfloat16 instructions")
+
+
+def _cpu_flags() -> set[str]:
+    """Return the processor's feature flags; none are known outside Linux."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return set()
+    match = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    return set(match.group(1).split()) if match else set()
+
+
+def choose_jit(requested: str, model: Any) -> bool:
+    """Return whether to compile the training step with XLA for `--jit_compile`."""
+    import tensorflow as tf
+
+    unfit = [layer.name for layer in model.layers if not layer.supports_jit]
+    if requested == "on" and unfit:
+        raise UsageError(
+            f"--jit_compile=on: XLA cannot compile {', '.join(unfit)}; use auto or off"
+        )
+    if requested == "auto":
+        return bool(tf.config.list_physical_devices("GPU")) and not unfit
+    return requested == "on"
+
+
+def hardware() -> dict[str, Any]:
+    """Describe the processor, memory and GPUs."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return {
+        "processor": _processor_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "gpus": [d.get("device_name", "GPU") for d in details],
+        "system": platform.platform(),
+    }
+
+
+def _processor_name() -> str:
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        match = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
+        if match:
+            return match.group(1)
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not known on this system
+        return None
+    return round(size / 2**30, 1)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes."""
+    import keras
+    import numpy
+    import tensorflow
+
+    import kcnn
+
+    return {
+        "python": platform.python_version(),
+        "kcnn": kcnn.__version__,
+        "tensorflow": tensorflow.__version__,
+        "keras": keras.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout that kcnn runs from, if it is one."""
+    folder = pathlib.Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):  # no git here: nothing to tell
+        return None
+    return done.stdout.strip() or None
