@@ -19,7 +19,9 @@ def save(
     path: pathlib.Path, arrays: Mapping[str, Sequence[np.ndarray]], note: Any = None
 ) -> None:
     """Write lists of arrays by name, with a note that JSON can hold."""
-    flat = {f"{k}/{i}": a for k, list_ in arrays.items() for i, a in enumerate(list_)}
+    flat: dict[str, Any] = {
+        f"{k}/{i}": a for k, list_ in arrays.items() for i, a in enumerate(list_)
+    }
     flat["note"] = np.frombuffer(json.dumps(note).encode(), np.uint8)
     flat["lengths"] = np.frombuffer(
         json.dumps({k: len(v) for k, v in arrays.items()}).encode(), np.uint8

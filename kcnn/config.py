@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from kcnn.errors import UsageError
-from kcnn.knobs import By, Knob, by_model, did_you_mean, knob, knobs_of, resolve, show
+from kcnn.knobs import (
+    By,
+    Knob,
+    by_model,
+    did_you_mean,
+    knob,
+    knobs_of,
+    resolve,
+    show,
+)
 
 MODELS = {
     "tutorial": "the Keras tutorial CNN: conv, conv, pool, dropout, dense, dropout",
@@ -28,8 +37,8 @@ MODELS = {
 class Config:
     """One run's complete recipe.
 
-    A field left at None takes its default from another knob (`By`) where it has
-    one. Raises UsageError for a value of the wrong type, out of its bounds, or set
+    A field whose default depends on another knob (`By`) may be left out; it is None
+    where it does not exist. Raises UsageError for a value of the wrong type, out of its bounds, or set
     where it would change nothing.
     """
 
@@ -96,7 +105,7 @@ class Config:
 
     # Model
     model: str = knob("model", "tutorial", "architecture", choices=MODELS)
-    filters: tuple[int, ...] | None = knob(
+    filters: tuple[int, ...] = knob(
         "model",
         by_model(
             tutorial=(32, 64),
@@ -109,35 +118,35 @@ class Config:
         low=1,
         high=4096,
     )
-    kernel_size: int | None = knob(
+    kernel_size: int = knob(
         "model",
         by_model(tutorial=3, convnet=5, lenet=5, shallow=5, bottleneck=3),
         "height and width of the convolutions' kernels",
         low=1,
         high=31,
     )
-    strides: tuple[int, ...] | None = knob(
+    strides: tuple[int, ...] = knob(
         "model",
         by_model(bottleneck=(1, 3)),
         "stride of each convolution",
         low=1,
         high=16,
     )
-    padding: int | None = knob(
+    padding: int = knob(
         "model",
         by_model(bottleneck=0),
         "zero pixels added on every side before each convolution",
         low=0,
         high=16,
     )
-    pool_sizes: tuple[int, ...] | None = knob(
+    pool_sizes: tuple[int, ...] = knob(
         "model",
         by_model(bottleneck=(2, 4)),
         "max pooling after each convolution",
         low=1,
         high=16,
     )
-    dense_units: tuple[int, ...] | None = knob(
+    dense_units: tuple[int, ...] = knob(
         "model",
         by_model(
             tutorial=(128,), convnet=(), lenet=(84,), shallow=(512, 128), mlp=(512, 128)
@@ -146,21 +155,21 @@ class Config:
         low=1,
         high=65536,
     )
-    conv_dropout: float | None = knob(
+    conv_dropout: float = knob(
         "model",
         by_model(tutorial=0.25, lenet=0.0),
         "dropout rate after the last pooling (lenet: after the second convolution)",
         low=0.0,
         high=0.95,
     )
-    dropout: float | None = knob(
+    dropout: float = knob(
         "model",
         by_model(tutorial=0.5, convnet=0.0, lenet=0.0, shallow=0.0, mlp=0.0),
         "dropout rate before the head",
         low=0.0,
         high=0.95,
     )
-    batch_norm: int | None = knob(
+    batch_norm: int = knob(
         "model",
         by_model(tutorial=0, convnet=1, lenet=0),
         "batch normalization: 0 none, 1 after the first convolution (convnet: after "
@@ -168,21 +177,21 @@ class Config:
         low=0,
         high=2,
     )
-    batch_norm_momentum: float | None = knob(
+    batch_norm_momentum: float = knob(
         "model",
         by_model(tutorial=0.9, convnet=0.9, lenet=0.9),
         "momentum of batch normalization's moving statistics",
         low=0.0,
         high=0.9999,
     )
-    extra_conv: int | None = knob(
+    extra_conv: int = knob(
         "model",
         by_model(tutorial=0),
         "filters of a third convolution after the pooling; 0 leaves it out",
         low=0,
         high=4096,
     )
-    extra_conv_pool: bool | None = knob(
+    extra_conv_pool: bool = knob(
         "model", by_model(tutorial=True), "pool after the extra convolution"
     )
     activation: str = knob(
@@ -191,7 +200,7 @@ class Config:
         "activation of hidden layers",
         choices=("relu", "elu", "gelu", "leaky_relu", "silu", "tanh", "sigmoid"),
     )
-    head: str | None = knob(
+    head: str = knob(
         "model",
         by_model(convnet="logits"),
         "logits, or dropout_softmax: dropout on the logits and a softmax before the "
@@ -208,7 +217,7 @@ class Config:
         "pixels, by channel or by pixel; image takes each image's own",
         choices=("none", "global", "channel", "pixel", "image"),
     )
-    standardize_floor: float | None = knob(
+    standardize_floor: float = knob(
         "preprocessing",
         By("standardize", dict.fromkeys(("global", "channel", "pixel", "image"), 0.1)),
         "smallest deviation divided by, in units of the full range of a pixel",
@@ -269,7 +278,7 @@ class Config:
             "adamw",
         ),
     )
-    learning_rate: float | None = knob(
+    learning_rate: float = knob(
         "training",
         By(
             "optimizer",
@@ -287,14 +296,14 @@ class Config:
         low=1e-8,
         high=100.0,
     )
-    momentum: float | None = knob(
+    momentum: float = knob(
         "training",
         By("optimizer", {"momentum": 0.9, "nesterov": 0.9}),
         "momentum of SGD",
         low=0.0,
         high=0.9999,
     )
-    weight_decay: float | None = knob(
+    weight_decay: float = knob(
         "training",
         By(
             "optimizer",
@@ -316,21 +325,21 @@ class Config:
         "the first 30% and down to 0; step, times step_factor every step_epochs",
         choices=("constant", "cosine", "one_cycle", "step"),
     )
-    warmup_epochs: float | None = knob(
+    warmup_epochs: float = knob(
         "training",
         By("schedule", {"constant": 0.0, "cosine": 0.0, "step": 0.0}),
         "epochs of linear rise from 0 to learning_rate",
         low=0.0,
         high=1000.0,
     )
-    step_epochs: int | None = knob(
+    step_epochs: int = knob(
         "training",
         By("schedule", {"step": 5}),
         "epochs between two drops of the step schedule",
         low=1,
         high=100_000,
     )
-    step_factor: float | None = knob(
+    step_factor: float = knob(
         "training",
         By("schedule", {"step": 0.1}),
         "factor of each drop of the step schedule",

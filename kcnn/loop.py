@@ -7,6 +7,7 @@ runs several steps in a call.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
@@ -114,6 +115,19 @@ class TrainingLoop:
         if self._ema:
             return [average.numpy() for average in self._ema]
         return self.model.get_weights()
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Put the weights to evaluate into the model for the block."""
+        if not self._ema:
+            yield
+            return
+        trained = self.model.get_weights()
+        self.model.set_weights(self.weights())
+        try:
+            yield
+        finally:
+            self.model.set_weights(trained)
 
     def state(self) -> list[np.ndarray]:
         """Return a copy of all that changes in a step, random seeds included."""

@@ -12,7 +12,7 @@ import functools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
@@ -20,8 +20,8 @@ from matplotlib import colors, font_manager, ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.textpath import TextToPath
+from PIL import Image
 
 from kcnn.files import replacing
 
@@ -45,6 +45,7 @@ _MORE_FONTS = (
 )
 _NAMED_CLASSES = 50  # beyond, a confusion matrix has no room for names
 _WRITTEN_CLASSES = 20  # beyond, a confusion matrix has no room for numbers
+_VISIBLE_CELLS = 200  # beyond, a cell is too small to be seen without a dot on it
 _LISTED_CLASSES = 30  # beyond, only the worst classes are listed
 _GALLERY = 25
 
@@ -54,7 +55,7 @@ def drawing(
     path: Path, size: tuple[float, float], layout: Any = "constrained"
 ) -> Iterator[Figure]:
     """Give a figure of `size` inches to draw on; write it when the block ends well."""
-    style = {
+    style: Any = {
         "font.family": list(_fonts()),
         "font.size": 9.0,
         "axes.axisbelow": True,
@@ -67,12 +68,22 @@ def drawing(
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size, dpi=150, layout=layout)
-        FigureCanvasAgg(figure)
         yield figure
-        svg = os.fspath(path).lower().endswith(".svg")
-        metadata = {"Date": None} if svg else {"Software": None}
         with replacing(path) as file:
-            figure.savefig(file, format="svg" if svg else "png", metadata=metadata)
+            if os.fspath(path).lower().endswith(".svg"):
+                figure.savefig(file, format="svg", metadata={"Date": None})
+            else:
+                _write_png(figure, file)
+
+
+def _write_png(figure: Figure, file: BinaryIO) -> None:
+    """Write a figure as PNG, with a palette where it holds no photographs."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    if image.getcolors(8192):  # a third of the size
+        image = image.quantize(256, dither=Image.Dither.NONE)
+    image.save(file, format="png", optimize=True, dpi=(figure.dpi, figure.dpi))
 
 
 @functools.cache
@@ -94,13 +105,17 @@ def fit(text: object, points: float, size: float = 9.0) -> str:
     middle, so that names that differ only at their end stay apart.
     """
     whole = "".join(c if ord(c) in _glyphs() else "\u25a1" for c in str(text))
-    font = font_manager.FontProperties(family=list(_fonts()), size=size)
-    measure = TextToPath().get_text_width_height_descent
     shown, keep = whole, len(whole)
-    while keep > 1 and measure(shown, font, ismath=False)[0] > points:
+    while keep > 1 and _width(shown, size) > points:
         keep -= 1
         shown = f"{whole[: (keep + 1) // 2]}…{whole[len(whole) - keep // 2 :]}"
     return shown
+
+
+def _width(text: str, size: float) -> float:
+    """Return how wide a text is, in points, in a font of `size` points."""
+    font = font_manager.FontProperties(family=list(_fonts()), size=size)
+    return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
 
 
 def _column(rows: Rows, key: str) -> np.ndarray:
@@ -120,10 +135,13 @@ def learning_curves(rows: Rows, path: Path) -> Figure:
     epochs = _column(rows, "epoch")
     validation = _column(rows, "val_accuracy")
     with drawing(path, (6.4, 7.4)) as figure:
-        loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
+        loss, accuracy, rate = figure.subplots(
+            3, 1, sharex=True, height_ratios=(4, 4, 2)
+        )
         _curves(loss, rows, "loss", 1)
         _curves(accuracy, rows, "accuracy", 100)
-        rate.plot(epochs, _column(rows, "learning_rate"), "-", marker="|", color="black")
+        marker = "o" if len(rows) == 1 else ""
+        rate.plot(epochs, _column(rows, "learning_rate"), "k-", marker=marker)
         if np.isfinite(validation).any():
             best = int(np.nanargmax(validation))
             for axes in (loss, accuracy, rate):
@@ -147,7 +165,7 @@ def learning_curves(rows: Rows, path: Path) -> Figure:
         rate.set_xlabel("epoch")
         rate.set_ylim(bottom=0)
         rate.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        rate.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        rate.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
         figure.align_ylabels()
         handles, labels = accuracy.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", frameon=False)
@@ -182,7 +200,16 @@ def _curves(axes: Axes, rows: Rows, key: str, scale: float) -> None:
     both = np.concatenate([train, validation])
     both = both[np.isfinite(both)]
     if key == "loss" and both.size and both.min() > 0 and both.max() > 30 * both.min():
-        axes.set_yscale("log")
+        _log_scale(axes)
+
+
+def _log_scale(axes: Axes) -> None:
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1,) if high > 200 * low else (1, 2, 5)
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
+    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def confusion_matrix(
@@ -207,21 +234,30 @@ def confusion_matrix(
         unit = "% of the images of the true class"
     diagonal = np.eye(classes, dtype=bool)
     errors = np.ma.masked_where(diagonal | (values == 0), values)
-    side = float(np.clip(0.42 * classes, 2.4, 7.4))
-    with drawing(path, (side + 2.2, side + 1.5)) as figure:
+    side = float(np.clip(0.42 * classes, 2.8, 7.4))
+    size = 9.0 if classes <= _WRITTEN_CLASSES else 6.5
+    labels = [fit(name, 130, size) for name in class_names[: _NAMED_CLASSES + 1]]
+    longest = max(_width(label, size) for label in labels) / 72
+    with drawing(path, (side + longest + 1.8, side + longest + 0.9)) as figure:
         axes = figure.subplots()
         axes.spines[:].set_visible(True)
         axes.imshow(np.ma.masked_where(~diagonal, diagonal), cmap=_flat("#D9D9D9"))
         if errors.count():
             norm = colors.PowerNorm(0.5, vmin=0, vmax=errors.max())
             image = axes.imshow(errors, cmap=_error_colors(), norm=norm)
+            if classes > _VISIBLE_CELLS:
+                rows, columns = np.nonzero(errors.filled(0))
+                shades = errors[rows, columns]
+                axes.scatter(
+                    columns, rows, 2, shades, marker="s", cmap=image.cmap, norm=norm
+                )
             bar = figure.colorbar(image, ax=axes, shrink=0.8)
             bar.set_label(f"errors: {unit}\n(grey diagonal: right; white: none)")
             if not normalize:
                 bar.ax.yaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         else:
             axes.set_title("no errors")
-        _class_ticks(axes, class_names)
+        _class_ticks(axes, labels, size)
         if classes <= _WRITTEN_CLASSES:
             _write_cells(axes, values, normalize, errors)
     return figure
@@ -237,21 +273,17 @@ def _error_colors() -> colors.Colormap:
     return colors.ListedColormap(shades)
 
 
-def _class_ticks(axes: Axes, class_names: Sequence[str]) -> None:
+def _class_ticks(axes: Axes, labels: list[str], size: float) -> None:
     """Label the classes by name or, where there are too many, by index."""
-    classes = len(class_names)
-    if classes > _NAMED_CLASSES:
+    if len(labels) > _NAMED_CLASSES:
         axes.set(xlabel="predicted class (index)", ylabel="true class (index)")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(ticker.MaxNLocator(10, integer=True))
         return
-    size = 9.0 if classes <= _WRITTEN_CLASSES else 6.5
-    names = [fit(name, 130, size) for name in class_names]
-    upright = any(name != fit(name, 26, size) for name in names)
-    axes.set_xticks(
-        range(classes), names, rotation=90 if upright else 0, fontsize=size
-    )
-    axes.set_yticks(range(classes), names, fontsize=size)
+    upright = any(_width(label, size) > 26 for label in labels)
+    places = range(len(labels))
+    axes.set_xticks(places, labels, rotation=90 if upright else 0, fontsize=size)
+    axes.set_yticks(places, labels, fontsize=size)
     axes.tick_params(length=2)
     axes.set(xlabel="predicted class", ylabel="true class")
 
@@ -315,11 +347,13 @@ def per_class(rows: Rows, path: Path) -> Figure:
         left = 0 if lowest < 50 else math.floor(lowest - 0.02 * (100 - lowest)) - 1
         axes.set_xlim(left, 100 + 0.02 * (100 - left))
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        names = [fit(row["name"], 150, 8) + f"  (n={row['support']:,})" for row in shown]
+        names = [
+            fit(row["name"], 150, 8) + f"  (n={row['support']:,})" for row in shown
+        ]
         axes.set_yticks(places, names, fontsize=8)
         axes.tick_params(axis="y", length=0)
         axes.grid(True, axis="x")
-        note = f" — the axis starts at {left} %, not at 0" if left else ""
+        note = f" (the axis starts at {left} %, not at 0)" if left else ""
         axes.set_xlabel(f"percent{note}")
         axes.set_ylabel(
             "class"
@@ -330,9 +364,7 @@ def per_class(rows: Rows, path: Path) -> Figure:
     return figure
 
 
-def reliability(
-    bins: Rows, expected_calibration_error: float, path: Path
-) -> Figure:
+def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Figure:
     """Draw how often the model is right against how sure it is.
 
     Args:
@@ -371,16 +403,13 @@ def reliability(
         )
         top.plot([0, 100], [0, 100], "k--", lw=1, label="perfectly calibrated")
         top.set(xlim=(0, 100), ylim=(0, 102), ylabel="accuracy (%)")
-        figure.suptitle(
-            f"expected calibration error {100 * expected_calibration_error:.2f} %",
-            fontsize=10,
-        )
-        figure.legend(loc="outside upper center", ncols=2, frameon=False)
+        title = f"expected calibration error {100 * expected_calibration_error:.2f} %"
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, title=title)
         counts = _column(full, "n")
         bottom.bar(middle, counts, width, color=GREY, ec="black", lw=0.6)
         bottom.set(xlabel="confidence: probability of the predicted class (%)")
         if counts.size and counts.max() > 30 * counts.min():
-            bottom.set_yscale("log")
+            _log_scale(bottom)
             bottom.set(ylabel="images (log scale)", ylim=(0.7, None))
         else:
             bottom.set(ylabel="images")
@@ -416,17 +445,21 @@ def mistakes(items: Rows, path: Path, tested: int | None = None) -> Figure:
     captions = [
         "\n".join(
             (
-                fit(f"is {item['true']}", 92, 7.5),
-                fit(f"said {item['predicted']}", 62, 7.5)
-                + f" {100 * item['probability']:.0f} %",
-                fit(item["name"], 92, 7.5),
+                fit(f"is {item['true']}", 86, 7.5),
+                fit(f"said {item['predicted']}", 52, 7.5)
+                + f" ({100 * item['probability']:.0f} %)",
+                fit(item["name"], 86, 7.5),
             )
         )
         for item in worst
     ]
-    title = f"{len(worst)} of {len(items):,} mistakes on {of}, the most certain first"
+    title = f"the {len(worst)} mistakes on {of}, the most certain first"
+    if len(worst) == 1:
+        title = f"the only mistake on {of}"
+    elif len(worst) == _GALLERY:  # perhaps not all of them were given
+        title = f"the {_GALLERY} most certain mistakes on {of}"
     images = [np.asarray(item["image"]) for item in worst]
-    return _gallery(images, captions, path, title if len(items) > 1 else "the mistake")
+    return _gallery(images, captions, path, title)
 
 
 def image_grid(images: Any, labels: Sequence[str], path: Path) -> Figure:
@@ -441,8 +474,10 @@ def image_grid(images: Any, labels: Sequence[str], path: Path) -> Figure:
     shown = np.asarray(images, dtype=float)[:_GALLERY]
     low, high = float(shown.min()), float(shown.max())
     scaled = np.round(255 * (shown - low) / ((high - low) or 1.0)).astype(np.uint8)
-    captions = [fit(label, 92, 7.5) for label in labels[:_GALLERY]]
-    title = f"training images as the network sees them: {low:.3g} black, {high:.3g} white"
+    captions = [fit(label, 86, 7.5) for label in labels[:_GALLERY]]
+    title = (
+        f"training images as the network sees them: {low:.3g} black, {high:.3g} white"
+    )
     return _gallery(list(scaled), captions, path, title)
 
 
@@ -453,7 +488,11 @@ def _gallery(
     columns = min(5, len(images))
     rows = math.ceil(len(images) / 5)
     lines = 1 + max(caption.count("\n") for caption in captions)
-    size = (max(1.36 * columns, 5.2), 0.35 + rows * (1.2 + 0.15 * lines))
+    aspect = np.clip(max(len(i) / len(i[0]) for i in images), 0.4, 1.6)
+    size = (
+        max(1.36 * columns, 5.2),
+        0.35 + rows * (1.25 * float(aspect) + 0.15 * lines),
+    )
     with drawing(path, size) as figure:
         figure.suptitle(title, fontsize=9)
         grid = figure.subplots(rows, columns, squeeze=False)

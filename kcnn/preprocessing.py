@@ -106,7 +106,7 @@ def augmentation_layers(config: Config) -> list[keras.layers.Layer]:
         layers.append(
             k.RandomErasing(
                 factor=(1.0, 1.0),
-                scale=(config.cutout, config.cutout),
+                scale=(config.cutout**2, config.cutout**2),  # Keras takes the root
                 fill_value=0.0,
                 value_range=(0.0, 1.0),
                 dtype="float32",

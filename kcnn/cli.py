@@ -1,0 +1,84 @@
+"""kcnn COMMAND --flags: looks up the command and imports only what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "train": "train, test, picture and export one model",
+    "evaluate": "test a run or a SavedModel on any data set and split",
+    "predict": "label image files with a SavedModel",
+    "export": "write a run's SavedModel again",
+    "summary": "show a model's layers, and draw its architecture",
+    "models": "list the architectures and their knobs",
+    "experiments": "list the named runs and their published figures",
+}
+
+
+def main() -> int:
+    """Run one command; returns the exit status (0 done, 1 failed, 2 wrong command)."""
+    argv = sys.argv[1:]
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        import kcnn
+
+        print(f"kcnn {kcnn.__version__}")
+        return 0
+    return _run(argv[0], argv[1:])
+
+
+def _overview() -> str:
+    lines = ["kcnn trains, compares, exports and serves small image classifiers.", ""]
+    lines += ["usage: kcnn COMMAND [--flags]", ""]
+    lines += [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
+    return "\n".join([*lines, "", "kcnn COMMAND --help lists the flags of a command."])
+
+
+def _run(name: str, argv: list[str]) -> int:
+    from absl import flags
+
+    from kcnn.errors import Interrupted, RunError, UsageError
+    from kcnn.flags import define, help_text, parse
+    from kcnn.knobs import did_you_mean
+
+    try:
+        if name not in COMMANDS:
+            raise UsageError(
+                f"unknown command {name}{did_you_mean(name, COMMANDS)}; kcnn --help "
+                "lists them"
+            )
+        command = importlib.import_module(f"kcnn.commands.{name}")
+        values = flags.FlagValues()
+        for flag, declared in command.FLAGS.items():
+            define(values, flag, declared)
+        command.define_knobs(values)
+        if any(word in ("--help", "-h") for word in argv):
+            print(help_text(command.USAGE, str(command.__doc__), values, command.FLAGS))
+            return 0
+        arguments = parse(values, argv)
+        return command.main(values, arguments) or 0
+    except (UsageError, RunError, Interrupted) as error:
+        return _fail(name, str(error), error.exit_status)
+    except BrokenPipeError:  # the reader, such as head, has gone: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(name, f"{where}{error.strerror}", 1)
+    except KeyboardInterrupt:
+        return _fail(name, "interrupted", 130)
+
+
+def _fail(name: str, text: str, status: int) -> int:
+    print(f"kcnn {name}: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

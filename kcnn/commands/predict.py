@@ -1,0 +1,118 @@
+"""Label image files with a SavedModel.
+
+Name image files, folders (searched for images), or - for one image on standard input.
+Files that cannot be read as images are named on standard error, the others labelled.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from absl.flags import FlagValues
+
+from kcnn.errors import UsageError
+from kcnn.knobs import Knob
+from kcnn.table import FORMATS, render
+
+USAGE = "kcnn predict [--saved_model=DIR] [--top_k=1] IMAGE|FOLDER|- ..."
+
+FLAGS = {
+    "saved_model": Knob(
+        "predict",
+        "",
+        "SavedModel, or the folder of its versions (default: the newest in "
+        "saved_models)",
+    ),
+    "top_k": Knob(
+        "predict", 1, "how many classes to name an image", low=1, high=1000, kind=int
+    ),
+    "format": Knob("predict", "table", "form of the output", choices=FORMATS),
+}
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp"}
+_FILES_A_BATCH = 64
+
+
+def define_knobs(values: FlagValues) -> None:
+    """Define no knobs: the SavedModel holds all that is needed."""
+
+
+def main(values: FlagValues, arguments: list[str]) -> int:
+    """Print a row an image and class; returns 2 if an image could not be read."""
+    if not arguments:
+        raise UsageError(f"no image given: {USAGE}")
+    paths = list(_files(arguments))
+    if not paths:
+        raise UsageError(f"no images in {', '.join(arguments)}")
+
+    from kcnn import runtime
+
+    runtime.start_tensorflow()
+    from kcnn.inference import Classifier, newest_export
+
+    place = values.saved_model or newest_export(pathlib.Path("saved_models"))
+    classifier = Classifier(place)
+    top_k = min(values.top_k or 1, len(classifier.class_names))
+    rows: list[dict[str, Any]] = []
+    bad = 0
+    for start in range(0, len(paths), _FILES_A_BATCH):
+        for path, outcome in _label(classifier, paths[start : start + _FILES_A_BATCH]):
+            if isinstance(outcome, str):
+                bad += 1
+                print(f"kcnn predict: {path}: {outcome}", file=sys.stderr)
+            else:
+                rows += _rows(path, outcome, classifier.class_names, top_k)
+    if rows:
+        print(render(rows, values.format or "table"))
+    return 2 if bad else 0
+
+
+def _files(arguments: list[str]) -> Iterator[str]:
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if argument == "-":
+            yield argument
+        elif path.is_dir():
+            found = (p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+            yield from map(str, sorted(found))
+        elif path.exists():
+            yield argument
+        else:
+            raise UsageError(f"{argument}: no such file or folder")
+
+
+def _label(classifier: Any, paths: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield each path with its (classes,) probabilities, or why there are none."""
+    from kcnn.images import check_header
+
+    contents, outcomes = {}, {}
+    for path in paths:
+        try:
+            data = sys.stdin.buffer.read() if path == "-" else _read(path)
+            check_header(data)
+            contents[path] = data
+        except (ValueError, OSError) as error:
+            outcomes[path] = str(error)
+    scores = classifier.probabilities_of_files(list(contents.values()))
+    outcomes |= dict(zip(contents, scores, strict=True))
+    return ((path, outcomes[path]) for path in paths)
+
+
+def _read(path: str) -> bytes:
+    return pathlib.Path(path).read_bytes()
+
+
+def _rows(
+    path: str, probabilities: Any, class_names: list[str], top_k: int
+) -> Iterator[dict[str, Any]]:
+    order = (-probabilities).argsort(kind="stable")[:top_k]
+    for rank, index in enumerate(order, start=1):
+        row: dict[str, Any] = {"image": path}
+        if top_k > 1:
+            row["rank"] = rank
+        row["label"] = class_names[index]
+        row["probability"] = round(float(probabilities[index]), 6)
+        yield row

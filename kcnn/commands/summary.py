@@ -1,0 +1,102 @@
+"""Show a model's layers with shapes, parameters and FLOPs, and draw it.
+
+Give a run's folder, or the knobs of a model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl.flags import FlagValues
+
+from kcnn import flags
+from kcnn.config import Config
+from kcnn.errors import UsageError
+from kcnn.experiments import settings_of
+from kcnn.knobs import Knob
+from kcnn.run import Run, config_of, spec_of
+from kcnn.spec import ImageSpec
+from kcnn.table import FORMATS, render
+
+USAGE = "kcnn summary [RUN] [--model=NAME | --experiment=ID] [--flags]"
+
+FLAGS = {
+    "experiment": Knob("summary", "", "the model of a named run"),
+    "num_classes": Knob(
+        "summary", 10, "classes of the head", low=2, high=1000, kind=int
+    ),
+    "diagram": Knob(
+        "summary", "", "PNG or SVG to draw to (default: MODEL.png); none: not drawn"
+    ),
+    "format": Knob("summary", "table", "form of the layer table", choices=FORMATS),
+}
+
+# Shapes of the data sets that the experiments name; others: --image_size.
+_SHAPES = {"cifar10": (32, 32, 3), "cifar100": (32, 32, 3), "svhn_cropped": (32, 32, 3)}
+_GREY = (28, 28, 1)
+
+
+def define_knobs(values: FlagValues) -> None:
+    """Define the knobs that a model is built from."""
+    names = ["dataset", "image_size", "color_mode", *flags.in_sections("model")]
+    flags.define_knobs(values, [*names, *flags.in_sections("preprocessing")])
+
+
+def main(values: FlagValues, arguments: list[str]) -> None:
+    """Print a model's layers and draw it."""
+    config, spec = _model_of(values, arguments)
+
+    from kcnn import runtime
+
+    runtime.start_tensorflow()
+    from kcnn import diagram, models
+    from kcnn.summary import model_summary
+
+    model = models.build_model(config, spec)
+    size = model_summary(model)
+    form = values.format or "table"
+    print(render([_row(layer) for layer in size["layers"]], form))
+    if form == "table":
+        print(
+            f"\n{config.model} on {'x'.join(map(str, spec.shape))} images: "
+            f"{size['parameters']:,} parameters ({size['trainable_parameters']:,} "
+            f"trainable), {size['flops'] / 1e6:.3g} MFLOP an image forward"
+        )
+    target = values.diagram or f"{config.model}.png"
+    if target != "none":
+        diagram.architecture(size["layers"], target)
+        if form == "table":
+            print(f"drawn to {target}")
+
+
+def _model_of(values: FlagValues, arguments: list[str]) -> tuple[Config, ImageSpec]:
+    if len(arguments) > 1:
+        raise UsageError(f"{arguments[1]}: unexpected; {USAGE}")
+    given = flags.knobs_given(values)
+    if arguments:
+        if given or values.experiment or values.num_classes:
+            raise UsageError("a run has its own model: give its folder or the knobs")
+        note = Run(arguments[0]).read_config()
+        return config_of(note), spec_of(note)
+    base = settings_of(values.experiment) if values.experiment else {}
+    config = Config.from_dict(base | given)
+    height, width, channels = _SHAPES.get(config.dataset, _GREY)
+    if config.image_size:
+        height, width = config.image_size
+    if config.color_mode != "auto":
+        channels = 3 if config.color_mode == "rgb" else 1
+    names = tuple(map(str, range(values.num_classes or 10)))
+    if config.extra_class:
+        names += (config.extra_class,)
+    return config, ImageSpec(height, width, channels, names)
+
+
+def _row(layer: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "layer": layer["name"],
+        "kind": layer["kind"],
+        "detail": layer["detail"],
+        "output": "x".join(map(str, layer["output_shape"])),
+        "parameters": layer["parameters"],
+        "FLOP": layer["flops"],
+    }

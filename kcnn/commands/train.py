@@ -1,0 +1,218 @@
+"""Train one model; test it, draw its plots and page, and export it.
+
+A knob's value is its default, else that of --experiment or --config, else the flag's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import sys
+from typing import Any
+
+from absl.flags import FlagValues
+
+from kcnn import flags
+from kcnn.config import Config
+from kcnn.errors import RunError, UsageError
+from kcnn.experiments import EXPERIMENTS, settings_of
+from kcnn.knobs import Knob, show
+from kcnn.progress import Progress
+from kcnn.run import Run, config_of, new_model_dir
+
+USAGE = "kcnn train [--dataset=NAME] [--model=NAME | --experiment=ID] [--flags]"
+
+FLAGS = {
+    "experiment": Knob("train", "", "start from a named run; see kcnn experiments"),
+    "config": Knob("train", "", "start from the settings in a run's config.json"),
+    "model_dir": Knob(
+        "train", "", "folder of this run (default: the next free runs/NAME-N)"
+    ),
+    "export_dir": Knob(
+        "train", "saved_models", "where NAME/VERSION is exported to; empty: nowhere"
+    ),
+    "export_name": Knob(
+        "train", "", "NAME of the export (default: the experiment, or DATASET-MODEL)"
+    ),
+    "overwrite": Knob("train", False, "replace the run in --model_dir", kind=bool),
+    "resume": Knob(
+        "train", False, "go on with the run in --model_dir after a stop", kind=bool
+    ),
+}
+
+define_knobs = flags.define_knobs
+
+
+def main(values: FlagValues, arguments: list[str]) -> None:
+    """Train as the flags say."""
+    if arguments:
+        raise UsageError(f"{arguments[0]}: unexpected; flags are given as --name=value")
+    experiment = values.experiment or None
+    if values.resume:
+        run, config, experiment = _run_to_resume(values)
+    else:
+        config = Config.from_dict(_settings(values))
+        run = _new_run(values, _name(config, experiment))
+    export_base = _export_base(values, _name(config, experiment))
+
+    from kcnn import runtime
+
+    runtime.start_tensorflow()
+    from kcnn import pictures, report, trainer
+
+    progress = Progress(sys.stdout)
+    trained = trainer.train(
+        config,
+        run,
+        progress,
+        about={
+            "command": shlex.join(["kcnn", *sys.argv[1:]]),
+            "experiment": experiment,
+            "reported": _reported(experiment),
+        },
+        export_base=export_base,
+        resume=bool(values.resume),
+    )
+    pictures.draw(run, config, trained)
+    page = report.write_report(run.path)
+    _conclude(progress, trained.evaluation, page)
+
+
+def _settings(values: FlagValues) -> dict[str, Any]:
+    """Return what is set, by rising precedence: experiment or file, then flags."""
+    if values.experiment and values.config:
+        raise UsageError("--experiment and --config: give one of them")
+    base: dict[str, Any] = {}
+    if values.experiment:
+        base = settings_of(values.experiment)
+    elif values.config:
+        base = _settings_in_file(pathlib.Path(values.config))
+    return base | flags.knobs_given(values)
+
+
+def _settings_in_file(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text())
+        return dict(note["config"])
+    except FileNotFoundError:
+        raise UsageError(f"--config={path}: no such file") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"--config={path}: not a config.json as kcnn train writes it"
+        ) from None
+
+
+def _name(config: Config, experiment: str | None) -> str:
+    """Return a name for folders: the experiment, or the data set and the model."""
+    if experiment:
+        return experiment
+    kind, _, place = config.dataset.partition(":")
+    data = pathlib.Path(place).stem if place else kind
+    return re.sub(r"[^\w.-]+", "_", f"{data}-{config.model}")
+
+
+def _new_run(values: FlagValues, name: str) -> Run:
+    path = pathlib.Path(values.model_dir or new_model_dir(pathlib.Path("runs"), name))
+    run = Run(path)
+    if run.exists and not values.overwrite:
+        raise UsageError(
+            f"--model_dir={path}: there is a run already; give another folder, "
+            "--overwrite to replace it or --resume to go on with it"
+        )
+    _check_writable(path)
+    return run
+
+
+def _run_to_resume(values: FlagValues) -> tuple[Run, Config, str | None]:
+    if not values.model_dir:
+        raise UsageError("--resume: say which run to go on with: --model_dir=DIR")
+    if values.overwrite:
+        raise UsageError("--resume and --overwrite: give one of them")
+    run = Run(values.model_dir)
+    note = run.read_config()
+    if run.complete:
+        raise UsageError(f"--resume: the run in {run.path} is complete")
+    config = config_of(note)
+    for name, value in flags.knobs_given(values).items():
+        own = getattr(config, name)
+        if value != own:
+            raise UsageError(
+                f"--resume goes on with the run's own settings: --{name}={show(own)}, "
+                f"not {show(value)}"
+            )
+    if values.experiment and values.experiment != note["experiment"]:
+        raise UsageError(f"--resume: the run's experiment is {note['experiment']}")
+    _check_writable(run.path)
+    return run, config, note["experiment"]
+
+
+def _export_base(values: FlagValues, name: str) -> pathlib.Path | None:
+    folder = FLAGS["export_dir"].default
+    if values.export_dir is not None:
+        folder = values.export_dir
+    if not folder:
+        if values.export_name:
+            raise UsageError("--export_name changes nothing with an empty --export_dir")
+        return None
+    base = pathlib.Path(folder) / (values.export_name or name)
+    _check_writable(base)
+    return base
+
+
+def _check_writable(path: pathlib.Path) -> None:
+    """Find out before an hour of training that its result cannot be written."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RunError(f"{path}: cannot be made: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RunError(f"{path}: cannot be written: no permission for {existing}")
+
+
+def _reported(experiment: str | None) -> dict[str, Any] | None:
+    if experiment is None:
+        return None
+    entry = EXPERIMENTS[experiment]
+    return {
+        "accuracy": entry.reported.accuracy,
+        "loss": entry.reported.loss,
+        "seconds": entry.reported.train_seconds,
+        "note": entry.about,
+    }
+
+
+def _conclude(progress: Progress, result: dict[str, Any], page: pathlib.Path) -> None:
+    test = result["test"]
+    low, high = test["accuracy_interval"]
+    progress.note(
+        "test",
+        f"accuracy {test['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}; "
+        f"{test['mistakes']:,} of {test['n']:,} wrong), loss {test['loss']:.4f}",
+    )
+    others = [
+        f"{name} {result[name]['accuracy']:.2%}"
+        for name in ("train", "validation")
+        if result[name] is not None
+    ]
+    progress.note("", ", ".join(others))
+    reported = result["reported"]
+    if reported and reported["accuracy"] is not None:
+        progress.note("published", f"{reported['accuracy']:.2%}, from one run")
+    timing = result["timing"]
+    progress.note(
+        "time",
+        f"{timing['train_seconds']:.1f} s training "
+        f"({timing['images_per_second']:,.0f} images/s), "
+        f"{timing['test_seconds']:.1f} s testing, "
+        f"{timing['total_seconds']:.1f} s in all",
+    )
+    if result["export"]:
+        progress.note("model", result["export"]["path"])
+        progress.note(
+            "", f"kcnn predict --saved_model={result['export']['path']} IMAGE..."
+        )
+    progress.note("page", str(page))

@@ -1,0 +1,165 @@
+"""A trained model -> a SavedModel that plain TensorFlow and TF Serving load.
+
+The layout is BASE/NAME/VERSION/saved_model.pb. Preprocessing, image decoding and
+the class names are inside; neither Keras nor kcnn is needed to load it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kcnn import images as image_ops
+from kcnn.errors import RunError
+from kcnn.spec import ImageSpec
+
+# Where TF Serving's conventions put what belongs to a model but is not its graph.
+CARD = pathlib.Path("assets.extra") / "kcnn.json"
+
+# Logits of the export may differ from the model's by float32's rounding only.
+TOLERANCE = 1e-4
+
+
+def export_model(
+    model: keras.Model, spec: ImageSpec, base: pathlib.Path, card: dict[str, Any]
+) -> pathlib.Path:
+    """Write BASE/VERSION/ with the next free version number, whole or not at all.
+
+    Args:
+        model: uint8 images in, float32 logits out, without augmentation.
+        spec: the images' shape and the class names.
+        base: the folder of this model's versions.
+        card: what to keep beside the graph, in assets.extra/kcnn.json.
+
+    Returns:
+        The version's path. Its signatures:
+
+        serving_default: `images` (n, height, width, channels) uint8;
+        serving_bytes: `contents` (n,) string, encoded PNG, JPEG, GIF or BMP files of
+            any size;
+        serving_examples: `examples` (n,) string, serialized tf.Examples with the
+            encoded file in the feature `image`.
+
+        Each gives `probabilities` (n, classes) float32, `classes` (n,) int64 and
+        `labels` (n,) string.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base, prefix=".writing-") as folder:
+        target = pathlib.Path(folder) / "model"
+        _archive(model, spec).write_out(str(target), verbose=False)
+        (target / CARD).parent.mkdir()
+        (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        return _move_to_next_version(target, base)
+
+
+def _archive(model: keras.Model, spec: ImageSpec) -> keras.export.ExportArchive:
+    names = tf.constant(spec.class_names)
+
+    def outputs(images):
+        probabilities = tf.nn.softmax(model(images, training=False))
+        classes = tf.argmax(probabilities, -1)
+        return {
+            "probabilities": probabilities,
+            "classes": classes,
+            "labels": tf.gather(names, classes),
+        }
+
+    def decode(contents):
+        return tf.map_fn(
+            lambda one: image_ops.decode(one, spec.shape),
+            contents,
+            fn_output_signature=tf.TensorSpec(spec.shape, tf.uint8),
+        )
+
+    def from_examples(examples):
+        features = {"image": tf.io.FixedLenFeature([], tf.string)}
+        return outputs(decode(tf.io.parse_example(examples, features)["image"]))
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec([None, *spec.shape], tf.uint8, name="images")
+    archive.add_endpoint("serving_default", outputs, [images])
+    contents = tf.TensorSpec([None], tf.string, name="contents")
+    archive.add_endpoint("serving_bytes", lambda c: outputs(decode(c)), [contents])
+    examples = tf.TensorSpec([None], tf.string, name="examples")
+    archive.add_endpoint("serving_examples", from_examples, [examples])
+    return archive
+
+
+def versions_of(base: pathlib.Path) -> list[int]:
+    """Return the version numbers under a model's folder, ascending."""
+    if not base.is_dir():
+        return []
+    return sorted(int(p.name) for p in base.iterdir() if p.name.isdecimal())
+
+
+def _move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+    version = max(versions_of(base), default=0) + 1
+    while True:
+        target = base / str(version)
+        # Renaming a folder onto one with something in it fails: another exporter
+        # took the number meanwhile.
+        with contextlib.suppress(OSError):
+            os.rename(source, target)
+            return target
+        if not target.exists():
+            raise RunError(f"{target}: could not be written")
+        version += 1
+
+
+def check_export(
+    path: pathlib.Path, model: keras.Model, images: np.ndarray
+) -> dict[str, Any]:
+    """Reload an export and compare every signature with the model on real images.
+
+    Args:
+        path: a version folder.
+        model: what was exported.
+        images: (n, height, width, channels) uint8.
+
+    Returns:
+        path, signatures, checked_images and largest_difference of a probability.
+
+    Raises:
+        RunError: an output differs; the version is removed.
+    """
+    expected = keras.ops.softmax(model.predict(images, verbose=0))
+    encoded = [tf.io.encode_png(image).numpy() for image in images]
+    inputs = {
+        "serving_default": {"images": tf.constant(images)},
+        "serving_bytes": {"contents": tf.constant(encoded)},
+        "serving_examples": {"examples": tf.constant([_example(e) for e in encoded])},
+    }
+    signatures = tf.saved_model.load(str(path)).signatures
+    largest = 0.0
+    for name, arguments in inputs.items():
+        probabilities = signatures[name](**arguments)["probabilities"]
+        difference = float(np.abs(probabilities - expected).max())
+        if not difference <= TOLERANCE:
+            shutil.rmtree(path)
+            raise RunError(
+                f"{path}: {name} differs from the model by {difference:.2g} in a "
+                "probability; the export was removed"
+            )
+        largest = max(largest, difference)
+    return {
+        "path": str(path),
+        "signatures": list(inputs),
+        "checked_images": len(images),
+        "largest_difference": largest,
+    }
+
+
+def _example(encoded: bytes) -> bytes:
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
+    features = tf.train.Features(feature={"image": feature})
+    return tf.train.Example(features=features).SerializeToString()

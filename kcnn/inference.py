@@ -1,0 +1,95 @@
+"""A SavedModel -> predictions. Needs TensorFlow only, no Keras."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from kcnn.errors import UsageError
+
+
+class Classifier:
+    """An exported model, ready to label images.
+
+    Args:
+        path: a version folder, or a model's folder, of which the newest version is
+            taken.
+
+    Raises:
+        UsageError: there is no SavedModel of kcnn.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = newest_version(pathlib.Path(path))
+        card = self.path / "assets.extra" / "kcnn.json"
+        if not card.exists():
+            raise UsageError(f"{self.path}: not a SavedModel that kcnn exported")
+        self.card = json.loads(card.read_text())
+        self.class_names: list[str] = self.card["spec"]["class_names"]
+        # Kept: the signatures alone do not keep the variables alive.
+        self._model = tf.saved_model.load(str(self.path))
+        self._signatures = self._model.signatures
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Score (n, height, width, channels) uint8 images: (n, classes) float32."""
+        outputs = self._signatures["serving_default"](images=tf.constant(images))
+        return outputs["probabilities"].numpy()
+
+    def probabilities_of_batches(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        """Score batch after batch of uint8 images: (n, classes) float32."""
+        return np.concatenate([self.probabilities(np.asarray(b)) for b in batches])
+
+    def probabilities_of_files(
+        self, contents: Sequence[bytes]
+    ) -> list[np.ndarray | str]:
+        """Score encoded images.
+
+        Returns:
+            For each, its (classes,) float32, or why it could not be decoded.
+        """
+        signature = self._signatures["serving_bytes"]
+        try:
+            outputs = signature(contents=tf.constant(list(contents)))
+            return list(outputs["probabilities"].numpy())
+        except tf.errors.InvalidArgumentError as error:
+            if len(contents) == 1:
+                return [_reason(error)]
+        # One bad image fails a whole request: find it.
+        return [self.probabilities_of_files([one])[0] for one in contents]
+
+
+def _reason(error: tf.errors.InvalidArgumentError) -> str:
+    """Return the part of TensorFlow's message that is about the image."""
+    first = (error.message or "cannot be decoded").strip().splitlines()[0]
+    return first.split("}} ")[-1].split(" [Op:")[0]
+
+
+def newest_version(path: pathlib.Path) -> pathlib.Path:
+    """Return `path` if it is a SavedModel, else its version of the highest number."""
+    if (path / "saved_model.pb").exists():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such folder; expected a SavedModel")
+    versions = [p for p in path.iterdir() if (p / "saved_model.pb").exists()]
+    numbered = [p for p in versions if p.name.isdecimal()]
+    if not numbered:
+        raise UsageError(
+            f"{path}: no SavedModel here; expected saved_model.pb, or folders named "
+            "by version with one each"
+        )
+    return max(numbered, key=lambda p: int(p.name))
+
+
+def newest_export(base: pathlib.Path) -> pathlib.Path:
+    """Return the SavedModel under BASE/NAME/VERSION that was written last."""
+    exports = list(base.glob("*/[0-9]*/saved_model.pb"))
+    if not exports:
+        raise UsageError(
+            f"--saved_model: none given and none under {base}/; train one first, or "
+            "name its folder"
+        )
+    return max(exports, key=lambda p: p.stat().st_mtime).parent

@@ -1,0 +1,82 @@
+"""A finished run -> the pictures in its plots/ folder."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import scipy.special
+
+from kcnn import diagram, pipeline, plots
+from kcnn.config import Config
+from kcnn.datasets import Dataset
+from kcnn.evaluation import worst_mistakes
+from kcnn.preprocessing import augmentation_layers
+from kcnn.run import Run, read_rows
+from kcnn.trainer import Trained
+
+_GALLERY = 25
+
+
+def draw(run: Run, config: Config, trained: Trained) -> None:
+    """Draw all plots of a run; what was trained is still in memory."""
+    data, test = trained.data, trained.evaluation["test"]
+    names = data.spec.class_names
+    folder = run.plots
+    plots.learning_curves(read_rows(run.metrics), folder / "learning_curves.png")
+    matrix = np.array(test["confusion_matrix"])
+    plots.confusion_matrix(
+        matrix, names, folder / "confusion_matrix.png", normalize=False
+    )
+    plots.confusion_matrix(
+        matrix, names, folder / "confusion_matrix_normalized.png", normalize=True
+    )
+    plots.mistakes(mistakes(trained), folder / "mistakes.png", tested=test["n"])
+    plots.reliability(
+        test["reliability"],
+        test["expected_calibration_error"],
+        folder / "reliability.png",
+    )
+    plots.per_class(test["per_class"], folder / "per_class.png")
+    images, labels = training_sample(config, data, trained.model)
+    plots.image_grid(
+        images, [names[label] for label in labels], folder / "training_images.png"
+    )
+    layers = run.read_config()["model"]["layers"]
+    diagram.architecture(layers, folder / "architecture.png")
+
+
+def mistakes(trained: Trained) -> list[dict]:
+    """Return the test images that were wrong with the highest probability."""
+    split, logits = trained.data.test, trained.test_logits
+    names = trained.data.spec.class_names
+    worst = worst_mistakes(logits, split.labels, _GALLERY)
+    images = pipeline.images_at(split, worst)
+    probabilities = scipy.special.softmax(logits[worst], axis=1)
+    return [
+        {
+            "image": image,
+            "true": names[split.labels[position]],
+            "predicted": names[row.argmax()],
+            "probability": float(row.max()),
+            "name": split.names(position),
+        }
+        for position, image, row in zip(worst, images, probabilities, strict=True)
+    ]
+
+
+def training_sample(
+    config: Config, data: Dataset, model: keras.Model
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return training images as the network sees them, with their labels.
+
+    They went through rescaling, augmentation and standardization: (n, height, width,
+    channels) float32.
+    """
+    positions = np.random.default_rng(config.random_seed).permutation(len(data.train))
+    positions = positions[:_GALLERY]
+    seen = pipeline.images_at(data.train, positions)
+    layers = [model.get_layer("rescaling"), *augmentation_layers(config)]
+    layers += [layer for layer in model.layers if layer.name == "standardization"]
+    for layer in layers:
+        seen = layer(seen, training=True)
+    return np.asarray(seen), data.train.labels[positions]

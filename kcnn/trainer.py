@@ -1,0 +1,265 @@
+"""The story of one training run, from a Config to an evaluated, exported model."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import io
+import pathlib
+import statistics
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.special
+
+from kcnn import (
+    checkpoint,
+    datasets,
+    evaluation,
+    export,
+    models,
+    optimization,
+    pipeline,
+    preprocessing,
+    runtime,
+    summary,
+)
+from kcnn.config import Config
+from kcnn.datasets import Dataset, Split
+from kcnn.files import replacing, write_json
+from kcnn.fitting import Fitting, History
+from kcnn.knobs import show
+from kcnn.loop import TrainingLoop
+from kcnn.progress import Progress
+from kcnn.run import Run
+from kcnn.spec import ImageSpec
+
+_EXPORT_CHECK_IMAGES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished run, still in memory for the pictures."""
+
+    data: Dataset
+    model: keras.Model  # float32, without augmentation: what was evaluated
+    test_logits: np.ndarray  # (n, classes) float32
+    evaluation: dict[str, Any]
+
+
+def train(
+    config: Config,
+    run: Run,
+    progress: Progress,
+    *,
+    about: dict[str, Any],
+    export_base: pathlib.Path | None,
+    resume: bool = False,
+) -> Trained:
+    """Train, evaluate and export one model, and write it all under run.path.
+
+    Args:
+        config: the recipe.
+        run: an empty run directory, or one to go on with.
+        progress: what the user sees.
+        about: `command`, `experiment` and `reported`, kept with the run.
+        export_base: folder of the SavedModel's versions; None exports nothing.
+        resume: go on from the run's last checkpoint.
+
+    Raises:
+        UsageError: the data or a combination of knobs is wrong.
+        RunError: the training diverged, or the export does not agree.
+        Interrupted: a signal came; the state is kept.
+    """
+    began = time.perf_counter()
+    data = datasets.load(config)
+    precision = runtime.choose_precision(config.precision)
+    keras.utils.set_random_seed(config.random_seed)
+    model = models.build_model(config, data.spec, policy=precision.policy)
+    batches = pipeline.evaluation_batches(data.train, config.batch_size)
+    preprocessing.measure_statistics(model, batches)
+    jit_compile = runtime.choose_jit(config.jit_compile, model)
+
+    note = _describe(config, run, data, model, precision, jit_compile) | about
+    _announce(progress, config, data, note)
+    if not resume:
+        run.begin(note)
+
+    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+    schedule = optimization.build_schedule(config, steps)
+    optimizer = optimization.build_optimizer(config, schedule, precision.policy)
+    loop = TrainingLoop(model, optimizer, config, jit_compile)
+    fitting = Fitting(config, data, loop, schedule, run, progress)
+    if resume:
+        fitting.resume()
+    weights = fitting.fit()
+    checkpoint.save(run.weights, {"weights": weights})
+
+    final = models.build_model(config, data.spec, augment=False)
+    final.set_weights(weights)
+    scores, test_logits = _evaluate_splits(final, config, data)
+    _save_predictions(run, data.test, test_logits)
+    exported = None
+    if export_base is not None:
+        exported = export_and_check(
+            final, data.spec, data.test, export_base, scores, note
+        )
+    result = scores | {
+        "skipped_files": [{"file": f, "reason": r} for f, r in data.skipped],
+        "timing": _timing(fitting.history, data, scores, began),
+        "best_epoch": fitting.history.best_epoch or None,
+        "stopped_early": fitting.history.stopped_early,
+        "export": exported,
+        "reported": about["reported"],
+    }
+    write_json(run.evaluation, result)
+    return Trained(data, final, test_logits, result)
+
+
+def score_split(
+    model: keras.Model, split: Split, batch_size: int, class_names: tuple[str, ...]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return a split's scores, with the time they took, and its logits."""
+    began = time.perf_counter()
+    batches = pipeline.evaluation_batches(split, batch_size)
+    logits = model.predict(batches, verbose=0)
+    seconds = time.perf_counter() - began
+    scores = evaluation.evaluate_logits(logits, split.labels, class_names)
+    speed = {"seconds": seconds, "images_per_second": len(split) / seconds}
+    return scores | speed, logits
+
+
+def export_and_check(
+    model: keras.Model,
+    spec: ImageSpec,
+    test: Split,
+    base: pathlib.Path,
+    scores: dict[str, Any],
+    note: dict[str, Any],
+) -> dict[str, Any]:
+    """Export a model and prove it on the first test images."""
+    figures = ("n", "accuracy", "accuracy_interval")
+    card = {
+        "spec": dataclasses.asdict(spec),
+        "test": {key: scores["test"][key] for key in figures},
+        **{k: note[k] for k in ("config", "command", "versions", "commit")},
+    }
+    path = export.export_model(model, spec, base, card)
+    return export.check_export(path, model, first_images(test))
+
+
+def first_images(split: Split, limit: int = _EXPORT_CHECK_IMAGES) -> np.ndarray:
+    """Return the first images of a split, (n, height, width, channels) uint8."""
+    for batch in pipeline.evaluation_batches(split, limit).take(1):
+        return np.asarray(batch)
+    raise ValueError("the split is empty")
+
+
+def _describe(
+    config: Config,
+    run: Run,
+    data: Dataset,
+    model: keras.Model,
+    precision: runtime.Precision,
+    jit_compile: bool,
+) -> dict[str, Any]:
+    return {
+        "config": config.to_dict(),
+        "model_dir": str(run.path),
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "precision": precision._asdict(),
+        "jit_compile": jit_compile,
+        "spec": dataclasses.asdict(data.spec),
+        "model": summary.model_summary(model),
+        "data": {
+            "train": len(data.train),
+            "validation": len(data.validation) if data.validation else 0,
+            "test": len(data.test),
+            "notes": list(data.notes),
+        },
+        "versions": runtime.versions(),
+        "commit": runtime.commit(),
+        "hardware": runtime.hardware(),
+    }
+
+
+def _announce(
+    progress: Progress, config: Config, data: Dataset, note: dict[str, Any]
+) -> None:
+    spec, counts, size = data.spec, note["data"], note["model"]
+    progress.note(
+        "data",
+        f"{config.dataset}: {counts['train']:,} train, {counts['validation']:,} "
+        f"validation, {counts['test']:,} test; {spec.height}x{spec.width}x"
+        f"{spec.channels}, {spec.num_classes} classes",
+    )
+    for text in data.notes:
+        progress.note("", text)
+    for file, reason in data.skipped[:10]:
+        progress.note("skipped", f"{file}: {reason}")
+    if len(data.skipped) > 10:
+        progress.note("", f"and {len(data.skipped) - 10} more")
+    progress.note(
+        "model",
+        f"{config.model}: {size['parameters']:,} parameters, "
+        f"{size['flops'] / 1e6:.3g} MFLOP an image",
+    )
+    progress.note(
+        "optimizer",
+        f"{config.optimizer}, learning rate {show(config.learning_rate)} "
+        f"({config.schedule}), batches of {config.batch_size}",
+    )
+    hardware = note["hardware"]
+    device = ", ".join(hardware["gpus"]) or f"CPU, {hardware['cores']} cores"
+    policy, reason = note["precision"]["policy"], note["precision"]["reason"]
+    xla = ", XLA" if note["jit_compile"] else ""
+    progress.note("device", f"{device}; {policy} ({reason}){xla}")
+    progress.note("run", note["model_dir"])
+
+
+def _evaluate_splits(
+    model: keras.Model, config: Config, data: Dataset
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Score train, validation and test, in this order; return the test's logits."""
+    scores: dict[str, Any] = {}
+    logits = np.empty(0)
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    for name, split in splits.items():
+        scores[name] = None
+        if split is not None:
+            scores[name], logits = score_split(
+                model, split, config.batch_size, data.spec.class_names
+            )
+    return scores, logits
+
+
+def _save_predictions(run: Run, split: Split, logits: np.ndarray) -> None:
+    probabilities = scipy.special.softmax(logits, axis=1)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        indices=split.indices,
+        labels=split.labels,
+        probabilities=probabilities.astype(np.float32),
+    )
+    with replacing(run.predictions) as file:
+        file.write(buffer.getbuffer())
+
+
+def _timing(
+    history: History, data: Dataset, scores: dict[str, Any], began: float
+) -> dict[str, float]:
+    seconds = [row["seconds"] for row in history.rows]
+    median = statistics.median(seconds)
+    return {
+        "train_seconds": sum(seconds),
+        "mean_epoch_seconds": statistics.mean(seconds),
+        "median_epoch_seconds": median,
+        "images_per_second": len(data.train) / median,
+        "first_step_seconds": history.first_step_seconds,
+        "test_seconds": scores["test"]["seconds"],
+        "test_images_per_second": scores["test"]["images_per_second"],
+        "total_seconds": time.perf_counter() - began,
+    }

@@ -1,0 +1,61 @@
+"""Shared by all tests: quiet TensorFlow, small data sets, real command lines."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+
+@pytest.fixture
+def kcnn(tmp_path):
+    """Run the real command line in tmp_path."""
+
+    def run(*arguments, cwd=tmp_path, **kwargs):
+        return subprocess.run(
+            [sys.executable, "-m", "kcnn", *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=kwargs.pop("text", True),
+            timeout=kwargs.pop("timeout", 240),
+            **kwargs,
+        )
+
+    return run
+
+
+def striped_images(n, classes=3, side=10, channels=1, seed=0):
+    """Return easy images: class i has a bright row at i, on noise; and labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    images = rng.integers(0, 60, (n, side, side, channels), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[label * (side // classes)] = 250
+    return images, labels
+
+
+def write_npz(path, n_train=90, n_test=30, **kwargs):
+    """Write an npz data set of `striped_images`."""
+    x_train, y_train = striped_images(n_train, **kwargs)
+    x_test, y_test = striped_images(n_test, **kwargs, seed=1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture
+def npz(tmp_path):
+    return write_npz(tmp_path / "stripes.npz")
+
+
+@pytest.fixture(scope="session")
+def mnist_dir():
+    """Where tensorflow-datasets has MNIST prepared; skips where it is not."""
+    place = os.environ.get("TFDS_DATA_DIR")
+    if not place or not (pathlib.Path(place) / "mnist").is_dir():
+        pytest.skip("TFDS_DATA_DIR does not point at a prepared MNIST")
+    return str(pathlib.Path(place).resolve())

@@ -1,0 +1,82 @@
+import time
+
+import pytest
+
+from kcnn.config import KNOBS
+from tests.conftest import striped_images  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["kcnn trian", "did you mean train?"]),
+        (["train", "--lr=1"], ["--lr", "did you mean --learning_rate?"]),
+        (["train", "--bach_size=1"], ["did you mean --batch_size?"]),
+        (["train", "--epochs=many"], ["--epochs", "'many'", "whole number"]),
+        (["train", "--epochs=0"], ["--epochs", "got 0", "1 to"]),
+        (["train", "--optimizer=adm"], ["--optimizer", "did you mean adam?"]),
+        (["train", "--strict=perhaps"], ["--strict=perhaps", "true or false"]),
+        (["train", "--epochs"], ["--epochs"]),
+        (["train", "digits"], ["digits", "--name=value"]),
+        (["train", "--experiment=tutorial-nb"], ["did you mean tutorial-bn?"]),
+        (["train", "--experiment=own-set-best"], ["kcnn evaluate"]),
+        (["train", "--resume"], ["--model_dir"]),
+        (["train", "--resume", "--model_dir=nowhere"], ["nowhere", "no run here"]),
+        (["train", "--config=no.json"], ["no.json", "no such file"]),
+        (["train", "--model=mlp", "--filters=3"], ["--filters", "changes nothing"]),
+        (["evaluate"], ["expected one folder"]),
+        (["evaluate", "nowhere"], ["nowhere", "no such folder"]),
+        (["predict"], ["no image given"]),
+        (["predict", "nothing.png"], ["nothing.png", "no such file"]),
+        (["experiments", "nothing*"], ["no experiment"]),
+        (["models", "--format=xml"], ["--format", "table, json, csv"]),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_status_2_at_once(kcnn, arguments, words):
+    kcnn("--version")  # the first start reads Python's files from disk
+    began = time.perf_counter()
+    done = kcnn(*arguments)
+    seconds = time.perf_counter() - began
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("kcnn ") and done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words), done.stderr
+    assert seconds < 1.0, "something heavy is imported"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"]])
+def test_help_is_quick_and_status_0(kcnn, arguments):
+    kcnn("--version")
+    began = time.perf_counter()
+    done = kcnn(*arguments)
+    seconds = time.perf_counter() - began
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: kcnn" in done.stdout
+    assert seconds < 1.0, "something heavy is imported"
+
+
+def test_train_help_shows_every_knob(kcnn):
+    text = kcnn("train", "--help").stdout
+    missing = [n for n in KNOBS if f"--{n}" not in text and f"--[no]{n}" not in text]
+    assert missing == []
+    assert max(map(len, text.splitlines())) <= 88
+
+
+def test_nothing_heavy_is_imported_for_help():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; import kcnn.commands.train, kcnn.flags, kcnn.cli; "
+        "print([m for m in sys.modules if m in "
+        "('numpy', 'tensorflow', 'keras', 'matplotlib', 'sklearn')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_experiments_lists_the_published_figures(kcnn):
+    done = kcnn("experiments", "lab8-convnet-lr")
+    assert done.returncode == 0
+    assert "lr-0.2" in done.stdout and "0.9644" in done.stdout
+    assert "lenet" not in done.stdout

@@ -1,0 +1,104 @@
+import keras
+import numpy as np
+import pytest
+
+from kcnn.config import Config
+from kcnn.models import build_model
+from kcnn.preprocessing import Standardization, measure_statistics
+from kcnn.spec import ImageSpec
+
+SPEC = ImageSpec(12, 12, 3, ("a", "b"))
+
+
+def some_images(n=40):
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (n, 12, 12, 3), np.uint8)
+    images[:, 0] = 7  # a row that never changes, as the border of a digit
+    return images
+
+
+def standardized(mode, images):
+    """Return what the first convolution of a model would see."""
+    config = Config(model="mlp", standardize=mode)
+    model = build_model(config, SPEC)
+    measure_statistics(model, np.array_split(images, 3))
+    layers = [model.get_layer(name) for name in ("rescaling", "standardization")]
+    return np.asarray(layers[1](layers[0](images)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "axes"), [("global", (0, 1, 2, 3)), ("channel", (0, 1, 2)), ("pixel", 0)]
+)
+def test_statistics_are_numpys_with_a_floor(mode, axes):
+    images = some_images()
+    values = images / 255
+    mean = values.mean(axes, keepdims=True)
+    deviation = np.maximum(values.std(axes, keepdims=True), 0.1)
+    found = standardized(mode, images)
+    np.testing.assert_allclose(found, (values - mean) / deviation, atol=2e-5)
+
+
+def test_each_image_by_itself():
+    images = some_images()
+    values = images / 255
+    mean = values.mean((1, 2, 3), keepdims=True)
+    deviation = np.sqrt(values.var((1, 2, 3), keepdims=True) + 0.1**2)
+    found = standardized("image", images)
+    np.testing.assert_allclose(found, (values - mean) / deviation, atol=2e-5)
+
+
+def test_pixels_that_never_change_stay_finite_even_when_they_do():
+    layer = Standardization((0, 1, 2), 0.1)
+    layer.build((None, 12, 12, 3))
+    layer.measure([some_images()])
+    surprise = np.full((1, 12, 12, 3), 1.0, np.float32)
+    found = np.asarray(layer(surprise))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= 1 / 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "layer"),
+    [
+        ({"translate": 0.2}, "random_translation"),
+        ({"rotate": 30.0}, "random_rotation"),
+        ({"zoom": 0.3}, "random_zoom"),
+        ({"flip": "horizontal"}, "random_flip"),
+        ({"flip": "both"}, "random_flip"),
+        ({"cutout": 0.4}, "cutout"),
+    ],
+)
+def test_augmentation_acts_in_training_only_and_can_be_left_out(settings, layer):
+    config = Config(model="mlp", **settings)
+    model = build_model(config, SPEC)
+    images = some_images(8).astype(np.float32) / 255
+    acting = model.get_layer(layer)
+    assert np.abs(np.asarray(acting(images, training=True)) - images).max() > 0.1
+    np.testing.assert_array_equal(np.asarray(acting(images, training=False)), images)
+    without = build_model(config, SPEC, augment=False)
+    assert layer not in [one.name for one in without.layers]
+    without.set_weights(model.get_weights())
+    raw = some_images(8)
+    np.testing.assert_allclose(
+        model(raw, training=False), without(raw, training=False), atol=1e-6
+    )
+
+
+def test_translation_moves_no_further_than_asked_and_repeats_the_edge():
+    keras.utils.set_random_seed(0)
+    model = build_model(Config(model="mlp", translate=0.25), SPEC)
+    ramp = np.broadcast_to(np.arange(12, dtype=np.float32)[:, None, None], (12, 12, 3))
+    many = np.stack([ramp] * 200)
+    moved = np.asarray(model.get_layer("random_translation")(many, training=True))
+    shift = moved[:, 6, 6, 0] - 6
+    assert 2 < np.abs(shift).max() <= 3.001  # a quarter of 12 rows
+    assert moved.min() >= 0 and moved.max() <= 11  # nothing foreign came in
+
+
+def test_cutout_blanks_a_square_of_the_size_asked():
+    model = build_model(Config(model="mlp", cutout=0.5), SPEC)
+    ones = np.ones((50, 12, 12, 3), np.float32)
+    cut = np.asarray(model.get_layer("cutout")(ones, training=True))
+    blank = (cut == 0).mean((1, 2, 3))
+    assert blank.max() == pytest.approx(0.25, abs=0.1)  # whole pixels
+    assert blank.min() > 0.1
