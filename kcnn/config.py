@@ -38,8 +38,11 @@ class Config:
     """One run's complete recipe.
 
     A field whose default depends on another knob (`By`) may be left out; it is None
-    where it does not exist. Raises UsageError for a value of the wrong type, out of its bounds, or set
-    where it would change nothing.
+    where it does not exist.
+
+    Raises:
+        UsageError: a value is of the wrong type, out of its bounds, or set where it
+            would change nothing.
     """
 
     # Data
@@ -288,8 +291,8 @@ class Config:
                 "momentum": 0.01,
                 "nesterov": 0.01,
                 "rmsprop": 0.001,
-                "adam": 0.001,
-                "adamw": 0.001,
+                "adam": 0.002,
+                "adamw": 0.002,
             },
         ),
         "highest learning rate of the schedule",
@@ -320,7 +323,7 @@ class Config:
     )
     schedule: str = knob(
         "training",
-        "cosine",
+        "one_cycle",
         "learning rate over the run: constant; cosine, down to 0; one_cycle, up over "
         "the first 30% and down to 0; step, times step_factor every step_epochs",
         choices=("constant", "cosine", "one_cycle", "step"),

@@ -18,29 +18,29 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 
-from kcnn import plots
+from kcnn import canvas
 
 # What a kind of layer belongs to, by the first of these words in its name:
 # group, color, hatch, whether it is a slip.
 _GROUPS: tuple[tuple[tuple[str, ...], str, str, str, bool], ...] = (
     (("Input",), "input", "#FFFFFF", "", False),
-    (("Conv",), "convolution", plots.SKY, "", False),
-    (("Pool",), "pooling", plots.YELLOW, "---", False),
-    (("Dense",), "dense", plots.GREEN, "///", False),
-    (("Norm", "Standard"), "normalization", plots.ORANGE, "\\\\\\", True),
+    (("Conv",), "convolution", canvas.SKY, "", False),
+    (("Pool",), "pooling", canvas.YELLOW, "---", False),
+    (("Dense",), "dense", canvas.GREEN, "///", False),
+    (("Norm", "Standard"), "normalization", canvas.ORANGE, "\\\\\\", True),
     (
         ("Dropout", "Cutout", "Random"),
         "random, in training only",
-        plots.PURPLE,
+        canvas.PURPLE,
         "...",
         True,
     ),
     (("Rescal", "Resiz"), "rescaling", "#E5E5E5", "|||", True),
-    (("Flatten", "Reshape", "Padding"), "reshaping", plots.GREY, "xxx", True),
+    (("Flatten", "Reshape", "Padding"), "reshaping", canvas.GREY, "xxx", True),
     (
         ("Activation", "ReLU", "ELU", "Softmax", "GELU", "SiLU", "Tanh", "Sigmoid"),
         "activation",
-        plots.VERMILION,
+        canvas.VERMILION,
         "",
         True,
     ),
@@ -85,7 +85,7 @@ class _Block:
         return width, height, 0.28 * height
 
 
-def architecture(layers: plots.Rows, path: plots.Path, title: str = "") -> Figure:
+def architecture(layers: canvas.Rows, path: canvas.Path, title: str = "") -> Figure:
     """Draw a network's layers, left to right in rows.
 
     Args:
@@ -102,14 +102,14 @@ def architecture(layers: plots.Rows, path: plots.Path, title: str = "") -> Figur
     columns = max(1, int(width / 1.6))
     header, footer = 0.4, 0.15 + 0.22 * math.ceil(len(patches) / columns)
     height = header + pitch * len(rows) + footer
-    with plots.drawing(path, (width, height), layout=None) as figure:
+    with canvas.drawing(path, (width, height), layout=None) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set(xlim=(0, width), ylim=(0, height))
         axes.text(
             0.2,
             height - 0.25,
-            plots.fit(_totals(layers, title), 72 * (width - 0.4)),
+            canvas.fit(_totals(layers, title), 72 * (width - 0.4)),
             va="center",
             weight="bold",
         )
@@ -142,7 +142,7 @@ def _wrap(blocks: list[_Block]) -> list[list[_Block]]:
     return rows
 
 
-def _totals(layers: plots.Rows, title: str) -> str:
+def _totals(layers: canvas.Rows, title: str) -> str:
     parameters = sum(layer["parameters"] for layer in layers)
     flops = sum(layer["flops"] for layer in layers)
     start = f"{title}: " if title else ""
@@ -239,7 +239,7 @@ def _write_below(axes: Axes, block: _Block, center: float, floor: float) -> None
         axes.text(
             center,
             floor - 0.02 - 0.155 * number,
-            plots.fit(line, room * (0.9 if number == 0 else 1), _TEXT),
+            canvas.fit(line, room * (0.9 if number == 0 else 1), _TEXT),
             ha="center",
             va="top",
             fontsize=_TEXT,
@@ -259,7 +259,7 @@ def _write_slip(
         axes.text(
             center + (shift if block.layer["detail"] else 0),
             middle,
-            plots.fit(line, room * (0.9 if weight == "bold" else 1), _TEXT),
+            canvas.fit(line, room * (0.9 if weight == "bold" else 1), _TEXT),
             rotation=90,
             ha="center",
             va="center",
@@ -274,7 +274,7 @@ def _write_slip(
         axes.text(
             center,
             middle - _SLIP[1] / 2 - 0.07 - 0.155 * number,
-            plots.fit(line, 72 * (_SLIP_COLUMN - 0.02), 6),
+            canvas.fit(line, 72 * (_SLIP_COLUMN - 0.02), 6),
             ha="center",
             va="top",
             fontsize=6,

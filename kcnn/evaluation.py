@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import scipy.special
-import scipy.stats
 import sklearn.metrics
 
 from kcnn.errors import RunError
+from kcnn.statistics import wilson_interval
 
 RELIABILITY_BINS = 15
 
@@ -76,12 +76,6 @@ def quick_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "accuracy": float((logits.argmax(1) == labels).mean()),
         "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
     }
-
-
-def wilson_interval(correct: int, n: int) -> list[float]:
-    """Return the 95% interval of a proportion (Wilson 1927), by SciPy."""
-    interval = scipy.stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
-    return [float(interval.low), float(interval.high)]
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from typing import Any
 
@@ -142,8 +143,8 @@ class Fitting:
             if stop.signal_number is not None:
                 self._save()
                 raise Interrupted(
-                    f"stopped by signal {stop.signal_number} in epoch {epoch + 1}; to "
-                    f"go on: kcnn train --resume --model_dir={self.run.path}",
+                    f"stopped by {signal.Signals(stop.signal_number).name} in epoch "
+                    f"{epoch + 1}; to go on: kcnn train --resume --model_dir={self.run.path}",
                     stop.signal_number,
                 )
 

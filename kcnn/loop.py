@@ -131,7 +131,7 @@ class TrainingLoop:
 
     def state(self) -> list[np.ndarray]:
         """Return a copy of all that changes in a step, random seeds included."""
-        return [np.array(v) for v in self._state_variables()]
+        return [np.array(v.numpy()) for v in self._state_variables()]
 
     def restore(self, state: list[np.ndarray]) -> None:
         """Put a `state` back; raises ValueError if it is not of this model."""

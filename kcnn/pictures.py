@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import scipy.special
 
-from kcnn import diagram, pipeline, plots
+from kcnn import diagram, galleries, pipeline, plots
 from kcnn.config import Config
 from kcnn.datasets import Dataset
 from kcnn.evaluation import worst_mistakes
@@ -30,7 +30,7 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
     plots.confusion_matrix(
         matrix, names, folder / "confusion_matrix_normalized.png", normalize=True
     )
-    plots.mistakes(mistakes(trained), folder / "mistakes.png", tested=test["n"])
+    galleries.mistakes(mistakes(trained), folder / "mistakes.png", tested=test["n"])
     plots.reliability(
         test["reliability"],
         test["expected_calibration_error"],
@@ -38,11 +38,11 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
     )
     plots.per_class(test["per_class"], folder / "per_class.png")
     images, labels = training_sample(config, data, trained.model)
-    plots.image_grid(
+    galleries.image_grid(
         images, [names[label] for label in labels], folder / "training_images.png"
     )
     layers = run.read_config()["model"]["layers"]
-    diagram.architecture(layers, folder / "architecture.png")
+    diagram.architecture(layers, folder / "architecture.png", config.model)
 
 
 def mistakes(trained: Trained) -> list[dict]:

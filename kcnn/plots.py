@@ -1,121 +1,30 @@
-"""Pictures of a run: plain dictionaries, lists and arrays in, PNG or SVG out.
+"""Pictures of a run's figures: plain dictionaries and arrays in, PNG or SVG out.
 
 Every function writes its picture to `path` (as SVG where the name ends so) and
-returns the Matplotlib figure it drew. Colors are Okabe and Ito's, and nothing is
-told by color alone. No pyplot: nothing global stays changed.
+returns the Matplotlib figure it drew. Nothing is told by color alone. No pyplot:
+nothing global stays changed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import colors, font_manager, ticker
+from matplotlib import colors, ticker
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextToPath
-from PIL import Image
 
-from kcnn.files import replacing
+from kcnn.canvas import BLUE, GREY, ORANGE, SKY, VERMILION, Path, Rows, drawing, fit
+from kcnn.canvas import width as text_width
+from kcnn.statistics import wilson_interval
 
-Rows = Sequence[Mapping[str, Any]]
-Path = str | os.PathLike
-
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PURPLE, YELLOW, GREY = "#56B4E9", "#CC79A7", "#F0E442", "#BBBBBB"
-
-# Tried after DejaVu Sans, which Matplotlib brings and which has no CJK.
-_MORE_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Droid Sans Fallback",
-    "WenQuanYi Zen Hei",
-    "IPAGothic",
-    "Hiragino Sans",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Noto Emoji",
-)
 _NAMED_CLASSES = 50  # beyond, a confusion matrix has no room for names
 _WRITTEN_CLASSES = 20  # beyond, a confusion matrix has no room for numbers
 _VISIBLE_CELLS = 200  # beyond, a cell is too small to be seen without a dot on it
 _LISTED_CLASSES = 30  # beyond, only the worst classes are listed
-_GALLERY = 25
-
-
-@contextlib.contextmanager
-def drawing(
-    path: Path, size: tuple[float, float], layout: Any = "constrained"
-) -> Iterator[Figure]:
-    """Give a figure of `size` inches to draw on; write it when the block ends well."""
-    style: Any = {
-        "font.family": list(_fonts()),
-        "font.size": 9.0,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": "#DDDDDD",
-        "hatch.linewidth": 0.6,
-        "text.parse_math": False,  # a class may be called "$5"
-        "svg.hashsalt": "kcnn",  # the same picture gives the same file
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, dpi=150, layout=layout)
-        yield figure
-        with replacing(path) as file:
-            if os.fspath(path).lower().endswith(".svg"):
-                figure.savefig(file, format="svg", metadata={"Date": None})
-            else:
-                _write_png(figure, file)
-
-
-def _write_png(figure: Figure, file: BinaryIO) -> None:
-    """Write a figure as PNG, with a palette where it holds no photographs."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    if image.getcolors(8192):  # a third of the size
-        image = image.quantize(256, dither=Image.Dither.NONE)
-    image.save(file, format="png", optimize=True, dpi=(figure.dpi, figure.dpi))
-
-
-@functools.cache
-def _fonts() -> tuple[str, ...]:
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return "DejaVu Sans", *(name for name in _MORE_FONTS if name in installed)
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    paths = map(font_manager.findfont, _fonts())
-    return frozenset().union(*(font_manager.get_font(p).get_charmap() for p in paths))
-
-
-def fit(text: object, points: float, size: float = 9.0) -> str:
-    """Return a text that is at most `points` wide in a font of `size` points.
-
-    Characters that no installed font has become a box; what is too long loses its
-    middle, so that names that differ only at their end stay apart.
-    """
-    whole = "".join(c if ord(c) in _glyphs() else "\u25a1" for c in str(text))
-    shown, keep = whole, len(whole)
-    while keep > 1 and _width(shown, size) > points:
-        keep -= 1
-        shown = f"{whole[: (keep + 1) // 2]}…{whole[len(whole) - keep // 2 :]}"
-    return shown
-
-
-def _width(text: str, size: float) -> float:
-    """Return how wide a text is, in points, in a font of `size` points."""
-    font = font_manager.FontProperties(family=list(_fonts()), size=size)
-    return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
 
 
 def _column(rows: Rows, key: str) -> np.ndarray:
@@ -237,7 +146,7 @@ def confusion_matrix(
     side = float(np.clip(0.42 * classes, 2.8, 7.4))
     size = 9.0 if classes <= _WRITTEN_CLASSES else 6.5
     labels = [fit(name, 130, size) for name in class_names[: _NAMED_CLASSES + 1]]
-    longest = max(_width(label, size) for label in labels) / 72
+    longest = max(text_width(label, size) for label in labels) / 72
     with drawing(path, (side + longest + 1.8, side + longest + 0.9)) as figure:
         axes = figure.subplots()
         axes.spines[:].set_visible(True)
@@ -280,7 +189,7 @@ def _class_ticks(axes: Axes, labels: list[str], size: float) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(ticker.MaxNLocator(10, integer=True))
         return
-    upright = any(_width(label, size) > 26 for label in labels)
+    upright = any(text_width(label, size) > 26 for label in labels)
     places = range(len(labels))
     axes.set_xticks(places, labels, rotation=90 if upright else 0, fontsize=size)
     axes.set_yticks(places, labels, fontsize=size)
@@ -377,7 +286,12 @@ def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Fi
     middle = np.array([50 * (row["low"] + row["high"]) for row in full])
     width = np.array([100 * (row["high"] - row["low"]) for row in full])
     sure, right = 100 * _column(full, "confidence"), 100 * _column(full, "accuracy")
-    below, above = _wilson(right / 100, _column(full, "n"))
+    counts = _column(full, "n")
+    hits = np.rint(right / 100 * counts).astype(int)
+    interval = np.array(
+        [wilson_interval(k, int(n)) for k, n in zip(hits, counts, strict=True)]
+    )
+    below, above = interval.reshape(-1, 2).T
     with drawing(path, (5.6, 6.4)) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.bar(middle, right, width, color=SKY, ec="white", label="accuracy")
@@ -405,7 +319,6 @@ def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Fi
         top.set(xlim=(0, 100), ylim=(0, 102), ylabel="accuracy (%)")
         title = f"expected calibration error {100 * expected_calibration_error:.2f} %"
         figure.legend(loc="outside upper center", ncols=2, frameon=False, title=title)
-        counts = _column(full, "n")
         bottom.bar(middle, counts, width, color=GREY, ec="black", lw=0.6)
         bottom.set(xlabel="confidence: probability of the predicted class (%)")
         if counts.size and counts.max() > 30 * counts.min():
@@ -414,92 +327,4 @@ def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Fi
         else:
             bottom.set(ylabel="images")
         figure.align_ylabels()
-    return figure
-
-
-def _wilson(part: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return Wilson's 95% interval of a proportion (JASA 22, 1927)."""
-    z = 1.959964
-    center = (part + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(part * (1 - part) / n + z**2 / (4 * n**2))
-    return np.minimum(center - half, part), np.maximum(center + half, part)
-
-
-def mistakes(items: Rows, path: Path, tested: int | None = None) -> Figure:
-    """Show up to 25 wrong predictions, the most certain first.
-
-    Args:
-        items: image (height, width, 1 or 3) uint8, true, predicted, probability (of
-            the predicted class, in [0, 1]) and name.
-        path: where to write it.
-        tested: number of test images, for the title.
-    """
-    worst = sorted(items, key=lambda item: -item["probability"])[:_GALLERY]
-    of = "the test images" if tested is None else f"the {tested:,} test images"
-    if not worst:
-        with drawing(path, (6.4, 1.2)) as figure:
-            figure.text(
-                0.5, 0.5, f"no mistakes on {of}", ha="center", va="center", fontsize=14
-            )
-        return figure
-    captions = [
-        "\n".join(
-            (
-                fit(f"is {item['true']}", 86, 7.5),
-                fit(f"said {item['predicted']}", 52, 7.5)
-                + f" ({100 * item['probability']:.0f} %)",
-                fit(item["name"], 86, 7.5),
-            )
-        )
-        for item in worst
-    ]
-    title = f"the {len(worst)} mistakes on {of}, the most certain first"
-    if len(worst) == 1:
-        title = f"the only mistake on {of}"
-    elif len(worst) == _GALLERY:  # perhaps not all of them were given
-        title = f"the {_GALLERY} most certain mistakes on {of}"
-    images = [np.asarray(item["image"]) for item in worst]
-    return _gallery(images, captions, path, title)
-
-
-def image_grid(images: Any, labels: Sequence[str], path: Path) -> Figure:
-    """Show up to 25 images as the network sees them.
-
-    Args:
-        images: (n, height, width, 1 or 3) floats of any range; the smallest value of
-            all becomes black and the largest white.
-        labels: one an image.
-        path: where to write it.
-    """
-    shown = np.asarray(images, dtype=float)[:_GALLERY]
-    low, high = float(shown.min()), float(shown.max())
-    scaled = np.round(255 * (shown - low) / ((high - low) or 1.0)).astype(np.uint8)
-    captions = [fit(label, 86, 7.5) for label in labels[:_GALLERY]]
-    title = (
-        f"training images as the network sees them: {low:.3g} black, {high:.3g} white"
-    )
-    return _gallery(list(scaled), captions, path, title)
-
-
-def _gallery(
-    images: list[np.ndarray], captions: list[str], path: Path, title: str
-) -> Figure:
-    """Lay uint8 images out in rows of five, each under its caption."""
-    columns = min(5, len(images))
-    rows = math.ceil(len(images) / 5)
-    lines = 1 + max(caption.count("\n") for caption in captions)
-    aspect = np.clip(max(len(i) / len(i[0]) for i in images), 0.4, 1.6)
-    size = (
-        max(1.36 * columns, 5.2),
-        0.35 + rows * (1.25 * float(aspect) + 0.15 * lines),
-    )
-    with drawing(path, size) as figure:
-        figure.suptitle(title, fontsize=9)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-            grey = image.shape[-1] == 1
-            axes.imshow(image[..., 0] if grey else image, cmap="gray", vmin=0, vmax=255)
-            axes.set_title(caption, fontsize=7.5, pad=2)
     return figure

@@ -14,7 +14,7 @@ def test_defaults_are_complete_and_come_back_from_json():
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert config.filters == (32, 64)
-    assert config.learning_rate == 0.001
+    assert config.learning_rate == 0.002
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -59,6 +59,7 @@ def test_optimizers_have_sound_learning_rates_of_their_own():
         ({"model": "convnet", "filters": ()}, ["--filters", "at least one"]),
         ({"optimizer": "adam", "momentum": 0.9}, ["--momentum", "changes nothing"]),
         ({"standardize_floor": 0.1}, ["--standardize_floor", "changes nothing"]),
+        ({"warmup_epochs": 1.0}, ["--warmup_epochs", "changes nothing", "cosine"]),
         ({"image_size": (28,)}, ["--image_size", "HEIGHT,WIDTH"]),
         ({"batch_norm": 2, "model": "convnet"}, ["--batch_norm", "0 or 1"]),
         ({"batch_norm_momentum": 0.5}, ["--batch_norm_momentum", "changes nothing"]),
@@ -68,7 +69,10 @@ def test_optimizers_have_sound_learning_rates_of_their_own():
             {"validation_fraction": 0, "early_stopping": 3},
             ["--validation_fraction", "--early_stopping"],
         ),
-        ({"warmup_epochs": 12.0}, ["--warmup_epochs", "less than --epochs=12"]),
+        (
+            {"schedule": "cosine", "warmup_epochs": 12.0},
+            ["--warmup_epochs", "less than --epochs=12"],
+        ),
     ],
 )
 def test_refused_in_one_line_that_names_the_flag(settings, words):

@@ -8,6 +8,7 @@ import sklearn.metrics
 
 from kcnn import evaluation
 from kcnn.errors import RunError
+from kcnn.statistics import wilson_interval
 
 NAMES = ("ant", "bee", "cat")
 
@@ -28,7 +29,7 @@ def test_by_hand():
     expected = -(math.log(0.7) + math.log(0.3) + math.log(0.8) + math.log(0.5)) / 4
     assert found["loss"] == pytest.approx(expected, rel=1e-6)
     assert found["confusion_matrix"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
-    ant, bee, cat = found["per_class"]
+    ant, bee, _ = found["per_class"]
     assert (ant["name"], ant["precision"], ant["recall"]) == ("ant", 0.5, 1.0)
     assert (bee["precision"], bee["recall"], bee["support"]) == (1.0, 0.5, 2)
     assert bee["f1"] == pytest.approx(2 / 3)
@@ -41,9 +42,9 @@ def test_wilson_interval_is_the_textbooks():
     z, n, p = 1.959964, 20, 0.75
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    found = evaluation.wilson_interval(15, 20)
+    found = wilson_interval(15, 20)
     assert found == pytest.approx([centre - half, centre + half], abs=1e-6)
-    assert evaluation.wilson_interval(20, 20)[1] == 1.0
+    assert wilson_interval(20, 20)[1] == 1.0
 
 
 def test_calibration_error_by_hand():

@@ -62,7 +62,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
     path.write_bytes(data)
     if damage == "missing":
         path.unlink()
-    with pytest.raises(RunError, match="c.npz"):
+    with pytest.raises(RunError, match=r"c\.npz"):
         checkpoint.load(path)
 
 

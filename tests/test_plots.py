@@ -4,7 +4,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from kcnn import diagram, plots
+from kcnn import canvas, diagram, galleries, plots
 
 pytestmark = pytest.mark.filterwarnings("error")  # a missing glyph is a warning
 
@@ -207,12 +207,6 @@ def test_reliability_leaves_out_empty_bins(tmp_path):
     assert_text_apart_and_inside(figure)
 
 
-def test_the_interval_is_wilsons():
-    low, high = plots._wilson(np.array([0.8, 1.0]), np.array([100.0, 10.0]))
-    assert low == pytest.approx([0.7112, 0.7225], abs=1e-4)
-    assert high == pytest.approx([0.8666, 1.0], abs=1e-4)
-
-
 def mistake(probability, true="a", predicted="b", channels=1):
     image = np.full((8, 8, channels), 200, np.uint8)
     values = {"true": true, "predicted": predicted, "name": f"test {probability}"}
@@ -221,7 +215,7 @@ def mistake(probability, true="a", predicted="b", channels=1):
 
 def test_mistakes_come_most_certain_first(tmp_path):
     items = [mistake(p / 100) for p in range(40, 70)]
-    figure = plots.mistakes(items, tmp_path / "a.png", tested=1000)
+    figure = galleries.mistakes(items, tmp_path / "a.png", tested=1000)
     titles = [axes.get_title() for axes in figure.axes]
     assert len(titles) == 25
     assert titles[0] == "is a\nsaid b (69 %)\ntest 0.69"
@@ -231,19 +225,19 @@ def test_mistakes_come_most_certain_first(tmp_path):
 
 def test_mistakes_with_long_names_and_colors(tmp_path):
     items = [mistake(0.5, name, AWKWARD[0], 3) for name in AWKWARD]
-    figure = plots.mistakes(items, tmp_path / "a.png")
+    figure = galleries.mistakes(items, tmp_path / "a.png")
     assert_text_apart_and_inside(figure)
     shown = figure.axes[0].images[0]
     assert shown.get_array().shape == (8, 8, 3)
 
 
 def test_grey_images_keep_their_brightness(tmp_path):
-    figure = plots.mistakes([mistake(0.5)], tmp_path / "a.png")
+    figure = galleries.mistakes([mistake(0.5)], tmp_path / "a.png")
     assert figure.axes[0].images[0].get_clim() == (0, 255)
 
 
 def test_no_mistakes_is_a_picture_too(tmp_path):
-    figure = plots.mistakes([], tmp_path / "a.png", tested=10_000)
+    figure = galleries.mistakes([], tmp_path / "a.png", tested=10_000)
     assert texts(figure) == ["no mistakes on the 10,000 test images"]
     assert (tmp_path / "a.png").exists()
 
@@ -251,7 +245,7 @@ def test_no_mistakes_is_a_picture_too(tmp_path):
 def test_image_grid_scales_all_images_alike(tmp_path):
     images = np.stack([np.full((4, 4, 1), -2.0), np.full((4, 4, 1), 3.0)])
     images[1, 0, 0] = 0.5  # halfway
-    figure = plots.image_grid(images, ["a", "b"], tmp_path / "a.png")
+    figure = galleries.image_grid(images, ["a", "b"], tmp_path / "a.png")
     first, second = (axes.images[0].get_array() for axes in figure.axes)
     assert first.max() == 0
     assert (second[0, 0], second[1, 1]) == (128, 255)
@@ -259,16 +253,16 @@ def test_image_grid_scales_all_images_alike(tmp_path):
 
 
 def test_image_grid_of_one_flat_image(tmp_path):
-    figure = plots.image_grid(np.ones((1, 4, 4, 3)), ["a"], tmp_path / "a.png")
+    figure = galleries.image_grid(np.ones((1, 4, 4, 3)), ["a"], tmp_path / "a.png")
     assert figure.axes[0].images[0].get_array().max() == 0
 
 
 def test_fit_keeps_both_ends_and_replaces_what_no_font_has():
-    assert plots.fit("short", 100) == "short"
-    first, second = (plots.fit(name, 100) for name in AWKWARD[:2])
+    assert canvas.fit("short", 100) == "short"
+    first, second = (canvas.fit(name, 100) for name in AWKWARD[:2])
     assert first != second
     assert first.startswith("Donau") and "…" in first
-    assert plots.fit("a\tb\U0010ffff", 100) == "a□b□"
+    assert canvas.fit("a\tb\U0010ffff", 100) == "a□b□"
 
 
 def test_pictures_are_modest_pngs_and_leave_no_settings_behind(tmp_path):

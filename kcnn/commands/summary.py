@@ -64,7 +64,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         )
     target = values.diagram or f"{config.model}.png"
     if target != "none":
-        diagram.architecture(size["layers"], target)
+        diagram.architecture(size["layers"], target, config.model)
         if form == "table":
             print(f"drawn to {target}")
 

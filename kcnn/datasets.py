@@ -1,0 +1,204 @@
+"""The data set that a Config names -> its splits.
+
+`digits` is embedded in scikit-learn; npz.py, folders.py and records.py read the
+others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from kcnn import splits
+from kcnn.config import KNOBS, Config
+from kcnn.errors import UsageError
+from kcnn.folders import open_folder
+from kcnn.images import Shape, fit
+from kcnn.npz import open_npz
+from kcnn.records import open_records
+from kcnn.sources import MOST_CLASSES, Origin, Pool, keep, wanted_shape
+from kcnn.spec import ImageSpec
+from kcnn.splits import Split
+
+__all__ = ["Dataset", "Split", "load", "load_split"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a run needs of a data set.
+
+    Attributes:
+        spec: shape of the images; class names, with --extra_class at the end.
+        train: the training images.
+        validation: set aside from them, or given, or None.
+        test: read once, at the end.
+        skipped: name and reason of each file left out.
+        notes: lines to show the user.
+    """
+
+    spec: ImageSpec
+    train: Split
+    validation: Split | None
+    test: Split
+    skipped: list[tuple[str, str]]
+    notes: list[str]
+
+
+def load(config: Config) -> Dataset:
+    """Load all splits of a Config's data set.
+
+    Raises:
+        UsageError: the data set cannot be had, or not with these flags; one line.
+    """
+    origin = _open(config, None)
+    spec = ImageSpec(*origin.shape, _with_extra_class(origin, config.extra_class))
+    parts = _read(origin, config, ("train", "validation", "test"))
+    _check_strict(origin, config)
+    return Dataset(
+        spec,
+        parts["train"],
+        parts.get("validation"),
+        parts["test"],
+        origin.skipped,
+        origin.notes + _notes(origin, config, parts),
+    )
+
+
+def load_split(
+    config: Config, name: str, spec: ImageSpec
+) -> tuple[Split, tuple[str, ...]]:
+    """Load one split for a model that exists already.
+
+    Args:
+        config: the data set; image_size, color_mode and extra_class are not read.
+        name: train, validation or test, as `load` has it.
+        spec: the model's; the images are given its shape.
+
+    Returns:
+        The split, and the data set's own class names, which may differ from spec's.
+
+    Raises:
+        UsageError: as for `load`; or there is no such split.
+    """
+    origin = _open(config, spec.shape)
+    parts = _read(origin, config, (name,))
+    _check_strict(origin, config)
+    if name not in parts:
+        raise UsageError(f"--dataset: {config.dataset} has no {name} split")
+    return parts[name], origin.class_names
+
+
+def _open(config: Config, shape: Shape | None) -> Origin:
+    kind, _, place = config.dataset.partition(":")
+    if kind in ("npz", "folder") and not place:
+        raise UsageError(f"--dataset: got {config.dataset!r}, expected {kind}:PATH")
+    openers = {"digits": _open_digits, "npz": open_npz, "folder": open_folder}
+    origin = openers.get(kind, open_records)(config, shape)
+    count = len(origin.class_names)
+    if not 2 <= count <= MOST_CLASSES:
+        raise UsageError(
+            f"--dataset: {config.dataset} has {count} "
+            f"{'class' if count == 1 else 'classes'}; expected 2 to {MOST_CLASSES:,}"
+        )
+    default = KNOBS["test_fraction"].default
+    if "test" in origin.splits and config.test_fraction != default:
+        raise UsageError(
+            f"--test_fraction changes nothing: {config.dataset} has a test split"
+        )
+    return origin
+
+
+def _open_digits(config: Config, shape: Shape | None) -> Origin:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    shape = shape or wanted_shape(config, (28, 28, 1))
+    origin = Origin(tuple(map(str, digits.target_names)), shape, {})
+    if shape[:2] != (8, 8):
+        origin.notes.append(f"digits: 8x8 images resized to {shape[0]}x{shape[1]}")
+
+    def read() -> Pool:
+        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+        images = keep([fit(pixels, shape).numpy()], len(pixels), shape, config.cache)
+        return Pool(images, digits.target.astype(np.int64))
+
+    origin.splits["train"] = read
+    return origin
+
+
+def _with_extra_class(origin: Origin, extra: str) -> tuple[str, ...]:
+    if not extra:
+        return origin.class_names
+    if extra in origin.class_names:
+        raise UsageError(f"--extra_class: the data set has a class {extra!r} already")
+    return (*origin.class_names, extra)
+
+
+def _read(origin: Origin, config: Config, names: Iterable[str]) -> dict[str, Split]:
+    """Read the splits named, as far as there are any, and nothing else."""
+    wanted = set(names)
+    if config.validation_fraction == 0:
+        wanted.discard("validation")
+    given = wanted & origin.splits.keys() - {"train"}
+    parts = {name: splits.split_of(origin.splits[name]()) for name in given}
+    if wanted == given:
+        return parts
+    if "train" not in origin.splits:
+        raise UsageError(
+            f"--dataset: {config.dataset} has no train split, only "
+            f"{', '.join(sorted(origin.splits))}"
+        )
+    pool = origin.splits["train"]()
+    for name, indices in _share(pool.labels, origin, config).items():
+        if name in wanted:
+            parts[name] = splits.split_of(pool, indices)
+    return parts
+
+
+def _share(labels: np.ndarray, origin: Origin, config: Config) -> dict[str, np.ndarray]:
+    """Divide the training images among train and the splits that are not given."""
+    shares = {}
+    rest = np.arange(len(labels))
+    if "test" not in origin.splits:
+        rest, shares["test"] = splits.carve_test(labels, config.test_fraction)
+    if "validation" not in origin.splits and config.validation_fraction:
+        stay, aside = splits.carve_validation(
+            labels[rest], config.validation_fraction, config.random_seed
+        )
+        rest, shares["validation"] = rest[stay], rest[aside]
+    subset = splits.take_subset(labels[rest], config.train_size, config.random_seed)
+    shares["train"] = rest[subset]
+    return shares
+
+
+def _check_strict(origin: Origin, config: Config) -> None:
+    if not config.strict or not origin.skipped:
+        return
+    first = "; ".join(f"{name}: {reason}" for name, reason in origin.skipped[:3])
+    more = "; ..." if len(origin.skipped) > 3 else ""
+    raise UsageError(
+        f"--strict: {len(origin.skipped)} files of {config.dataset} cannot be read: "
+        f"{first}{more}"
+    )
+
+
+def _notes(origin: Origin, config: Config, parts: dict[str, Split]) -> list[str]:
+    """Return what the user should know of the division."""
+    notes = []
+    if "test" not in origin.splits:
+        notes.append(
+            f"no test split: {config.test_fraction:.0%} of the images, stratified, are "
+            "the test set, the same one for every seed"
+        )
+    if "validation" in origin.splits and "validation" in parts:
+        notes.append(
+            "validation: the data set's own split; --validation_fraction is not used"
+        )
+    present = np.unique(parts["train"].labels)
+    missing = [n for i, n in enumerate(origin.class_names) if i not in present]
+    if missing:
+        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        notes.append(f"no training image of {len(missing)} of the classes: {some}")
+    return notes

@@ -1,0 +1,215 @@
+"""npz:FILE, NumPy arrays x_train, y_train, x_test, y_test -> splits.
+
+The file is read as a stream, some images at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+
+from kcnn.config import Config
+from kcnn.errors import UsageError
+from kcnn.images import Shape, fit
+from kcnn.sources import CHUNK, MOST_CLASSES, Origin, Pool, keep, wanted_shape
+
+_PREFIX = "npz:"
+
+
+def open_npz(config: Config, shape: Shape | None) -> Origin:
+    """Open the file of a Config's dataset; `shape` overrides its images' own."""
+    path = pathlib.Path(config.dataset.removeprefix(_PREFIX))
+    if config.cache == "none":
+        raise UsageError(
+            f"--cache=none: {path.name} is a compressed stream and cannot be read "
+            "again by index; --cache=memory and --cache=disk work"
+        )
+    with _complaints(path):
+        return _open(path, config, shape)
+
+
+def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
+    labels = {split: _read_labels(path, f"y_{split}") for split in ("train", "test")}
+    for split in labels:
+        _check_images(path, f"x_{split}", len(labels[split]))
+    class_names = _class_names(path, labels)
+    if shape is None:
+        _, height, width, *channels = _array_shape(path, "x_train")
+        shape = wanted_shape(config, (height, width, channels[0] if channels else 1))
+    origin = Origin(class_names, shape, {})
+
+    def read(split: str) -> Pool:
+        with _complaints(path):
+            x, n = f"x_{split}", len(labels[split])
+            scale = _scale(path, x, origin.notes)
+            batches = (
+                fit(_to_uint8(chunk, scale), origin.shape).numpy()
+                for chunk in _chunks(path, x)
+            )
+            return Pool(keep(batches, n, origin.shape, config.cache), labels[split])
+
+    origin.splits["train"] = lambda: read("train")
+    origin.splits["test"] = lambda: read("test")
+    return origin
+
+
+@contextlib.contextmanager
+def _complaints(path: pathlib.Path) -> Iterator[None]:
+    """Turn what is wrong with the file into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UsageError(f"--dataset: {path}: no such file") from None
+    except OSError as error:
+        raise UsageError(f"--dataset: {path}: {error.strerror or error}") from None
+    except zipfile.BadZipFile as error:
+        raise UsageError(f"--dataset: {path}: no npz file: {error}") from None
+    except (ValueError, EOFError, zlib.error) as error:
+        raise UsageError(f"--dataset: {path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _member(
+    path: pathlib.Path, name: str
+) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, np.dtype]]:
+    """Open an array: its data, shape, whether it is in Fortran order, and dtype."""
+    with zipfile.ZipFile(path) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            found = ", ".join(n.removesuffix(".npy") for n in archive.namelist())
+            raise ValueError(
+                f"no array {name} (there are: {found}); expected x_train, y_train, "
+                "x_test, y_test"
+            )
+        with archive.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                header = np.lib.format.read_array_header_1_0(file)
+            else:
+                header = np.lib.format.read_array_header_2_0(file)
+            shape, fortran_order, dtype = header
+            if dtype.hasobject:
+                raise ValueError(f"{name} holds Python objects; expected numbers")
+            yield file, shape, fortran_order, dtype
+
+
+def _array_shape(path: pathlib.Path, name: str) -> tuple[int, ...]:
+    with _member(path, name) as (_, shape, _, _):
+        return shape
+
+
+def _chunks(path: pathlib.Path, name: str) -> Iterator[np.ndarray]:
+    """Yield an array's images in order, (up to CHUNK, height, width, channels)."""
+    with _member(path, name) as (file, shape, fortran_order, dtype):
+        n, *item = shape
+        channels = [1] if len(shape) == 3 else []
+        if fortran_order:  # the first image is spread over the whole file
+            data = _read_exactly(file, math.prod(shape) * dtype.itemsize, name)
+            array = np.frombuffer(data, dtype).reshape(shape, order="F")
+        for start in range(0, n, CHUNK):
+            count = min(CHUNK, n - start)
+            if fortran_order:
+                chunk = np.ascontiguousarray(array[start : start + count])
+            else:
+                size = count * math.prod(item) * dtype.itemsize
+                chunk = np.frombuffer(_read_exactly(file, size, name), dtype)
+            yield chunk.reshape(count, *item, *channels)
+
+
+def _read_exactly(file: IO[bytes], size: int, name: str) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise ValueError(f"{name} is cut short")
+    return data
+
+
+def _read_labels(path: pathlib.Path, name: str) -> np.ndarray:
+    """Return an array of labels, (n,) int64, none negative."""
+    with _member(path, name) as (file, shape, _, dtype):
+        is_column = len(shape) == 2 and shape[1] == 1
+        if dtype.kind not in "iu" or not (len(shape) == 1 or is_column):
+            raise ValueError(
+                f"{name} is {dtype} of shape {shape}; expected whole numbers of "
+                "shape (n,) or (n, 1)"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        labels = np.frombuffer(_read_exactly(file, size, name), dtype)
+    if not len(labels):
+        raise ValueError(f"{name} is empty")
+    labels = labels.astype(np.int64)
+    bad = (labels < 0) | (labels >= MOST_CLASSES)
+    _refuse_label(name, labels, bad, f"expected 0 to {MOST_CLASSES - 1}")
+    return labels
+
+
+def _refuse_label(name: str, labels: np.ndarray, bad: np.ndarray, why: str) -> None:
+    if bad.any():
+        index = bad.argmax()
+        raise ValueError(f"{name}[{index}] is {labels[index]}; {why}")
+
+
+def _class_names(path: pathlib.Path, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
+    with zipfile.ZipFile(path) as archive:
+        named = "class_names.npy" in archive.namelist()
+    if not named:
+        count = max(int(y.max()) for y in labels.values()) + 1
+        return tuple(map(str, range(count)))
+    with np.load(path, allow_pickle=False) as file:
+        names = file["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise ValueError(
+            f"class_names is {names.dtype} of shape {names.shape}; expected strings"
+        )
+    for split, y in labels.items():
+        why = f"class_names has {len(names)} names"
+        _refuse_label(f"y_{split}", y, y >= len(names), why)
+    return tuple(names.tolist())
+
+
+def _check_images(path: pathlib.Path, name: str, n_labels: int) -> None:
+    with _member(path, name) as (_, shape, _, dtype):
+        fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
+        if not fits or 0 in shape[1:] or dtype.kind not in "uif":
+            raise ValueError(
+                f"{name} is {dtype} of shape {shape}; expected numbers of shape "
+                "(n, height, width) or (n, height, width, 1 or 3)"
+            )
+    if shape[0] != n_labels:
+        raise ValueError(
+            f"{name} has {shape[0]} images, y{name[1:]} has {n_labels} labels"
+        )
+
+
+def _scale(path: pathlib.Path, name: str, notes: list[str]) -> float:
+    """Check the range of an array's pixels; return what makes it 0..255."""
+    with _member(path, name) as (_, _, _, dtype):
+        pass
+    if dtype == np.uint8:
+        return 1.0
+    low, high = math.inf, -math.inf
+    for chunk in _chunks(path, name):
+        low, high = min(low, chunk.min()), max(high, chunk.max())
+        if math.isnan(chunk.min()):
+            raise ValueError(f"{name} has pixels that are not numbers (NaN)")
+    most = 1 if dtype.kind == "f" else 255
+    if low < 0 or high > most:
+        raise ValueError(
+            f"{name} is {dtype} from {low:g} to {high:g}; expected whole numbers from "
+            "0 to 255 or floats from 0 to 1"
+        )
+    if dtype.kind == "f":
+        notes.append(f"{name}: floats from {low:g} to {high:g}, times 255")
+        return 255.0
+    return 1.0
+
+
+def _to_uint8(chunk: np.ndarray, scale: float) -> np.ndarray:
+    if chunk.dtype.kind == "f":
+        chunk = np.rint(chunk.astype(np.float64) * scale)
+    return chunk.astype(np.uint8)

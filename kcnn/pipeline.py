@@ -1,0 +1,103 @@
+"""Splits -> tf.data.Datasets of batches.
+
+Only indices are shuffled; images are read by index, batch by batch. The order is a
+pure function of the seed and the epoch, so that a resumed run sees what it would have.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
+
+from kcnn.config import Config
+from kcnn.splits import Split
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Return the number of batches that hold every image once."""
+    return -(-len(split) // batch_size)
+
+
+def training_batches(
+    split: Split, config: Config, num_classes: int, *, start_step: int = 0
+) -> tf.data.Dataset:
+    """Return one stream of batches over all epochs, the whole split shuffled in each.
+
+    Args:
+        split: the training images.
+        config: batch_size, epochs, random_seed and class_weight are read.
+        num_classes: length of the one-hot labels.
+        start_step: leave out this many batches; the others stay what they were.
+
+    Returns:
+        Batches of images (batch, height, width, channels) uint8 and labels (batch,
+        num_classes) float32; with class_weight=balanced also sample weights (batch,)
+        float32.
+    """
+    steps = steps_per_epoch(split, config.batch_size)
+    first_epoch = start_step // steps
+    positions = (
+        tf.data.Dataset.range(first_epoch, config.epochs)
+        .flat_map(lambda epoch: _epoch(len(split), config, epoch))
+        .skip(start_step - first_epoch * steps)
+    )
+    with tf.device("CPU"):  # where tf.data works
+        indices, labels = tf.constant(split.indices), tf.constant(split.labels)
+        weights = None
+        if config.class_weight == "balanced":
+            weights = tf.constant(_balanced_weights(split.labels, num_classes))
+
+    def read(at: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        label = tf.gather(labels, at)
+        batch = split.images.gather(tf.gather(indices, at))
+        one_hot = tf.one_hot(label, num_classes)
+        if weights is None:
+            return batch, one_hot
+        return batch, one_hot, tf.gather(weights, label)
+
+    batches = _in_order(positions.map(read, tf.data.AUTOTUNE))
+    count = tf.data.experimental.assert_cardinality(steps * config.epochs - start_step)
+    return batches.apply(count).prefetch(tf.data.AUTOTUNE)
+
+
+def _epoch(n: int, config: Config, epoch: tf.Tensor) -> tf.data.Dataset:
+    """Return one epoch's batches of positions, (batch,) int64."""
+    # Philox by name: TensorFlow keeps its numbers the same on every device.
+    keys = tf.random.stateless_uniform(
+        (n,),
+        (tf.cast(config.random_seed, tf.int64), epoch),
+        minval=None,
+        maxval=None,
+        dtype=tf.int64,
+        alg="philox",
+    )
+    order = tf.cast(tf.argsort(keys, stable=True), tf.int64)
+    return tf.data.Dataset.from_tensor_slices(order).batch(config.batch_size)
+
+
+def _balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return (num_classes,) float32; 0 for a class without images."""
+    present = np.unique(labels)
+    weights = np.zeros(num_classes, np.float32)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    return weights
+
+
+def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
+    """Return every image once, in the split's order: (batch, ...) uint8 batches."""
+    indices = tf.data.Dataset.from_tensor_slices(split.indices).batch(batch_size)
+    batches = _in_order(indices.map(split.images.gather, tf.data.AUTOTUNE))
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def images_at(split: Split, positions: np.ndarray) -> np.ndarray:
+    """Return the images at some positions of a split, (n, ...) uint8."""
+    with tf.device("CPU"):  # a GPU would copy all images to read a few
+        return split.images.gather(tf.constant(split.indices[positions])).numpy()
+
+
+def _in_order(batches: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    return batches.with_options(options)

@@ -1,0 +1,173 @@
+"""Where a split's images are kept, to be read by index: memory, disk or files."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from kcnn import images
+from kcnn.config import Config
+from kcnn.errors import RunError
+from kcnn.images import Shape
+
+# Records or images handled in one step while a data set is read.
+CHUNK = 512
+
+MOST_CLASSES = 1000
+
+# Height and width of images that have no size in common.
+MIXED_SIZE = 64
+
+
+class Images(Protocol):
+    """N images that can be read in any order."""
+
+    def gather(self, indices: tf.Tensor) -> tf.Tensor:
+        """Return images by index, in a graph or eagerly.
+
+        Args:
+            indices: (batch,) int64, each in [0, N).
+
+        Returns:
+            (batch, height, width, channels) uint8.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """One split as the data set gives it, before anything is carved from it.
+
+    `labels` is (n,) int64; `files` names the images, or is empty where they have no
+    names and go by their index.
+    """
+
+    images: Images
+    labels: np.ndarray
+    files: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """An opened data set.
+
+    Attributes:
+        class_names: one for each label.
+        shape: height, width and channels of every image that is read.
+        splits: "train", "validation" and "test", as far as given -> what reads it.
+        notes: lines for the user; reading a split may add some.
+        skipped: name and reason of files left out; reading a split may add some.
+    """
+
+    class_names: tuple[str, ...]
+    shape: Shape
+    splits: dict[str, Callable[[], Pool]]
+    notes: list[str] = dataclasses.field(default_factory=list)
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+def wanted_shape(config: Config, natural: Shape) -> Shape:
+    """Apply --image_size and --color_mode to a data set's own shape."""
+    height, width = config.image_size or natural[:2]
+    channels = {"auto": natural[2], "grayscale": 1, "rgb": 3}[config.color_mode]
+    return height, width, channels
+
+
+def mixed_sizes_note(config: Config, shape: Shape | None) -> list[str]:
+    """Return the line that says so where MIXED_SIZE decides, or nothing."""
+    if config.image_size or shape is not None:
+        return []
+    size = f"{MIXED_SIZE}x{MIXED_SIZE}"
+    return [f"images of mixed sizes resized to {size} (set --image_size)"]
+
+
+class MemoryImages:
+    """Images in one tensor."""
+
+    def __init__(self, array: np.ndarray):
+        with tf.device("CPU"):
+            self._array = tf.convert_to_tensor(array)
+
+    def gather(self, indices: tf.Tensor) -> tf.Tensor:
+        """See Images."""
+        return tf.gather(self._array, indices)
+
+
+class DiskImages:
+    """Images in a file without a name, which vanishes with the process."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array
+
+    def gather(self, indices: tf.Tensor) -> tf.Tensor:
+        """See Images."""
+        # Stateless, so that a parallel map stays one under op determinism.
+        batch = tf.numpy_function(
+            lambda i: self._array[i], [indices], tf.uint8, stateful=False
+        )
+        return tf.ensure_shape(batch, (None, *self._array.shape[1:]))
+
+
+class FileImages:
+    """Encoded files, decoded each time they are read."""
+
+    def __init__(self, paths: Sequence[bytes], shape: Shape):
+        self._paths = tf.constant(paths, tf.string)
+        self._shape = shape
+
+    def gather(self, indices: tf.Tensor) -> tf.Tensor:
+        """See Images."""
+        contents = tf.map_fn(tf.io.read_file, tf.gather(self._paths, indices))
+        return decode_batch(contents, self._shape)
+
+
+def decode_batch(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
+    """Decode (batch,) encoded strings to (batch, *shape) uint8."""
+    spec = tf.TensorSpec(shape, tf.uint8)
+    return tf.map_fn(
+        lambda one: images.decode(one, shape), contents, fn_output_signature=spec
+    )
+
+
+def keep(
+    batches: Iterable[np.ndarray], capacity: int, shape: Shape, cache: str
+) -> Images:
+    """Keep decoded images as --cache says, holding one copy and one batch at most.
+
+    Args:
+        batches: (batch, *shape) uint8 arrays, in order.
+        capacity: the most images there can be in all of them.
+        shape: height, width, channels.
+        cache: memory or disk.
+    """
+    if cache == "disk":
+        return _keep_on_disk(batches, shape)
+    array = np.empty((capacity, *shape), np.uint8)
+    count = 0
+    for batch in batches:
+        array[count : count + len(batch)] = batch
+        count += len(batch)
+    return MemoryImages(array[:count])
+
+
+def _keep_on_disk(batches: Iterable[np.ndarray], shape: Shape) -> DiskImages:
+    with tempfile.TemporaryFile(prefix="kcnn-") as file:
+        try:
+            # Written, not mapped: on a full disk a mapped file kills the process.
+            count = 0
+            for batch in batches:
+                file.write(np.ascontiguousarray(batch).data)
+                count += len(batch)
+            file.flush()
+        except OSError as error:
+            raise RunError(
+                f"--cache=disk: {tempfile.gettempdir()}: {error.strerror}; TMPDIR "
+                "names another place"
+            ) from None
+        if count == 0:
+            return DiskImages(np.empty((0, *shape), np.uint8))
+        return DiskImages(np.memmap(file, np.uint8, "r", shape=(count, *shape)))

@@ -1,0 +1,162 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kcnn import datasets, pipeline
+from kcnn.config import Config
+from kcnn.sources import MemoryImages
+from kcnn.splits import Split
+from tests.conftest import striped_images
+
+# Image i is filled with i; the split holds every second one, backwards.
+IMAGES = np.repeat(np.arange(46, dtype=np.uint8), 6).reshape(46, 2, 3, 1)
+INDICES = np.arange(44, -1, -2)  # 23 of them
+LABELS = INDICES % 3
+
+
+@pytest.fixture
+def split():
+    return Split(MemoryImages(IMAGES), LABELS, INDICES)
+
+
+def config(**settings):
+    return Config(**{"batch_size": 5, "epochs": 3} | settings)
+
+
+def batches(split, config, **kwargs):
+    stream = pipeline.training_batches(split, config, 3, **kwargs)
+    return list(stream.as_numpy_iterator())
+
+
+def order(found):
+    return [int(i) for images, *_ in found for i in images[:, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("size", "steps"), [(5, 5), (23, 1), (22, 2), (1, 23), (99, 1)]
+)
+def test_steps_per_epoch(split, size, steps):
+    assert pipeline.steps_per_epoch(split, size) == steps
+
+
+def test_evaluation_reads_every_image_once_in_order(split):
+    found = list(pipeline.evaluation_batches(split, 5))
+    assert [len(batch) for batch in found] == [5, 5, 5, 5, 3]
+    assert found[0].dtype == tf.uint8 and found[0].shape == (5, 2, 3, 1)
+    np.testing.assert_array_equal(np.concatenate(found), IMAGES[INDICES])
+    assert pipeline.evaluation_batches(split, 5).cardinality() == 5
+
+
+def test_images_at(split):
+    found = pipeline.images_at(split, np.array([3, 0, 22]))
+    assert found[:, 0, 0, 0].tolist() == [38, 44, 0]
+
+
+def test_training_reads_every_image_once_an_epoch(split):
+    found = batches(split, config())
+    assert [len(labels) for _, labels in found] == [5, 5, 5, 5, 3] * 3
+    epochs = [order(found[i : i + 5]) for i in (0, 5, 10)]
+    for epoch in epochs:
+        assert sorted(epoch) == sorted(INDICES)
+    for first, second in itertools.combinations(epochs, 2):
+        assert first != second
+
+
+def test_training_shuffles_the_whole_split(split):
+    firsts = {
+        order(batches(split, config(random_seed=s, epochs=1)))[0] for s in range(40)
+    }
+    assert len(firsts) > 10
+
+
+def test_labels_belong_to_the_images(split):
+    for images, labels in batches(split, config()):
+        assert images.dtype == np.uint8 and labels.dtype == np.float32
+        expected = np.eye(3)[images[:, 0, 0, 0] % 3]
+        np.testing.assert_array_equal(labels, expected)
+
+
+def test_labels_have_a_place_for_an_extra_class(split):
+    stream = pipeline.training_batches(split, config(), 4)
+    assert next(iter(stream))[1].shape == (5, 4)
+
+
+def test_order_depends_on_the_seed_alone(split):
+    first = order(batches(split, config(random_seed=1)))
+    tf.random.set_seed(7)
+    np.random.seed(7)
+    assert order(batches(split, config(random_seed=1))) == first
+    assert order(batches(split, config(random_seed=2))) != first
+
+
+def test_order_is_the_same_on_every_machine(split):
+    # Recorded once: a resumed run may be on another machine.
+    assert order(batches(split, config(random_seed=1)))[:8] == [
+        38,
+        28,
+        44,
+        32,
+        24,
+        0,
+        16,
+        20,
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, (image, label) in enumerate(zip(*striped_images(90), strict=True)):
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / str(label) / f"{i}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5, 7, 14, 15])
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_stream_goes_on_from_any_step(start, cache, folder):
+    settings = config(dataset=f"folder:{folder}", cache=cache, batch_size=13)
+    train = datasets.load(settings).train  # 64 images
+    stream = pipeline.training_batches(train, settings, 3)
+    whole = list(stream.as_numpy_iterator())
+    assert len(whole) == stream.cardinality() == 15
+    rest = pipeline.training_batches(train, settings, 3, start_step=start)
+    assert rest.cardinality() == 15 - start
+    pairs = zip(rest.as_numpy_iterator(), whole[start:], strict=True)
+    for found, expected in pairs:
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_skipping_reads_no_images():
+    class Counting(MemoryImages):
+        reads = 0
+
+        def gather(self, indices):
+            def count(i):
+                Counting.reads += 1
+                return i
+
+            indices = tf.numpy_function(count, [indices], tf.int64)
+            return super().gather(tf.ensure_shape(indices, (None,)))
+
+    split = Split(Counting(IMAGES), LABELS, INDICES)
+    assert len(batches(split, config(), start_step=14)) == 1
+    assert Counting.reads == 1
+
+
+def test_balanced_weights_are_the_inverse_of_the_frequency():
+    labels = np.array([0] * 6 + [2] * 2)  # 8 / (2 classes * 6), 8 / (2 * 2)
+    split = Split(MemoryImages(IMAGES), labels, np.arange(8))
+    for _, one_hot, weights in batches(split, config(class_weight="balanced")):
+        expected = np.where(one_hot[:, 0] == 1, 8 / 12, 2)
+        np.testing.assert_allclose(weights, expected, rtol=1e-6)
+        assert weights.dtype == np.float32
+    assert len(batches(split, config())[0]) == 2
+
+
+def test_one_image():
+    split = Split(MemoryImages(IMAGES), np.array([1]), np.array([4]))
+    assert order(batches(split, config())) == [4, 4, 4]

@@ -1,0 +1,325 @@
+"""The real command, from images to a run directory and an export."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import striped_images, write_npz
+
+# The training on stripes takes a second: nearly all of a test is Python's start.
+TINY = ("--model=mlp", "--dense_units=16", "--epochs=2", "--batch_size=32")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One finished run with an export, for all tests that only look at it."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_npz(folder / "stripes.npz")
+    command = [sys.executable, "-m", "kcnn", "train", "--dataset=npz:stripes.npz"]
+    flags = ["--model_dir=run", "--model=convnet", "--filters=8", "--epochs=6"]
+    done = subprocess.run(
+        [*command, *flags, "--learning_rate=0.01", "--batch_size=16"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_holds_what_it_promises(trained):
+    folder, _ = trained
+    run = folder / "run"
+    found = sorted(p.name for p in run.iterdir())
+    assert found == [
+        "checkpoints",
+        "config.json",
+        "evaluation.json",
+        "metrics.csv",
+        "plots",
+        "predictions.npz",
+        "report.html",
+    ]
+    assert sorted(p.stem for p in (run / "plots").iterdir()) == [
+        "architecture",
+        "confusion_matrix",
+        "confusion_matrix_normalized",
+        "learning_curves",
+        "mistakes",
+        "per_class",
+        "reliability",
+        "training_images",
+    ]
+
+
+def test_the_figures_agree_with_each_other(trained):
+    folder, done = trained
+    evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
+    note = json.loads((folder / "run" / "config.json").read_text())
+    assert [evaluation[s]["n"] for s in ("train", "validation", "test")] == [81, 9, 30]
+    assert note["data"]["train"] == 81
+    test = evaluation["test"]
+    assert test["accuracy"] > 0.9  # the stripes are easy
+    assert np.sum(test["confusion_matrix"]) == 30
+    with np.load(folder / "run" / "predictions.npz") as file:
+        probabilities, labels = file["probabilities"], file["labels"]
+        assert file["indices"].tolist() == list(range(30))
+    _, expected = striped_images(30, seed=1)
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert (probabilities.argmax(1) == labels).mean() == test["accuracy"]
+    assert f"accuracy {test['accuracy']:.2%}" in done.stdout
+
+
+def test_metrics_have_a_row_an_epoch_with_its_learning_rate(trained):
+    folder, _ = trained
+    with (folder / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert max(rates) == rates[1] and rates[-1] < 0.0005  # one cycle
+    assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
+    assert all(float(row["seconds"]) > 0 for row in rows)
+
+
+def test_output_is_one_line_an_epoch_and_no_noise(trained):
+    _, done = trained
+    assert done.stderr == ""
+    assert done.stdout.count("epoch ") == 6
+    assert "\r" not in done.stdout
+    assert "learning rate 0.01 (one_cycle)" in done.stdout
+
+
+def test_evaluate_of_run_and_of_export_say_what_the_training_said(trained, kcnn):
+    folder, _ = trained
+    expected = json.loads((folder / "run" / "evaluation.json").read_text())["test"]
+    for place in ("run", "saved_models/stripes-convnet/1"):
+        done = kcnn("evaluate", place, "--format=json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["confusion_matrix"] == expected["confusion_matrix"]
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+
+
+def test_evaluate_of_the_validation_split_is_the_one_trained_with(trained, kcnn):
+    folder, _ = trained
+    expected = json.loads((folder / "run" / "evaluation.json").read_text())
+    done = kcnn("evaluate", "run", "--split=validation", "--format=json", cwd=folder)
+    found = json.loads(done.stdout)
+    assert found["n"] == 9
+    assert found["loss"] == pytest.approx(expected["validation"]["loss"], abs=1e-5)
+
+
+def test_evaluate_refuses_other_classes(trained, kcnn):
+    folder, _ = trained
+    write_npz(folder / "other.npz", classes=5)
+    done = kcnn("evaluate", "run", "--dataset=npz:other.npz", cwd=folder)
+    assert done.returncode == 2
+    assert "classes" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_export_again_makes_the_next_version(trained, kcnn):
+    folder, _ = trained
+    for version in (1, 2):
+        done = kcnn("export", "run", "--export_name=again", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert f"saved_models/again/{version}" in done.stdout
+    assert sorted(os.listdir(folder / "saved_models" / "again")) == ["1", "2"]
+
+
+def test_predict_labels_files_and_names_what_is_no_image(trained, kcnn):
+    import tensorflow as tf
+
+    folder, _ = trained
+    images, labels = striped_images(4, seed=1)
+    place = folder / "pictures"
+    place.mkdir()
+    for i, image in enumerate(images):
+        (place / f"{i} ö.png").write_bytes(tf.io.encode_png(image).numpy())
+    (folder / "note.png").write_text("not a picture")
+    done = kcnn("predict", "pictures", "note.png", "--format=json", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "note.png" in done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["label"] for row in rows] == [str(label) for label in labels]
+    top = kcnn("predict", "--top_k=3", "pictures/0 ö.png", cwd=folder)
+    assert top.returncode == 0
+    assert len(top.stdout.splitlines()) == 4
+    data = (place / "1 ö.png").read_bytes()
+    piped = kcnn("predict", "-", "--format=csv", cwd=folder, input=data, text=False)
+    assert piped.returncode == 0
+    assert piped.stdout.decode().splitlines()[1].startswith(f"-,{labels[1]},")
+
+
+def test_a_run_is_not_overwritten_unless_told(trained, kcnn):
+    folder, _ = trained
+    before = (folder / "run" / "evaluation.json").read_bytes()
+    done = kcnn("train", "--model_dir=run", *TINY, cwd=folder)
+    assert done.returncode == 2
+    assert "--overwrite" in done.stderr and "--resume" in done.stderr
+    resumed = kcnn("train", "--model_dir=run", "--resume", cwd=folder)
+    assert (resumed.returncode, "complete" in resumed.stderr) == (2, True)
+    wrong = kcnn(
+        "train", "--model_dir=run", "--overwrite", "--dataset=npz:no.npz", cwd=folder
+    )
+    assert wrong.returncode == 2
+    assert (folder / "run" / "evaluation.json").read_bytes() == before
+
+
+def test_overwrite_replaces_the_run_and_leaves_other_files(kcnn, npz, tmp_path):
+    flags = ("train", f"--dataset=npz:{npz}", *TINY, "--model_dir=run")
+    assert kcnn(*flags, "--export_dir=").returncode == 0
+    (tmp_path / "run" / "my notes.txt").write_text("kept")
+    done = kcnn(*flags, "--epochs=1", "--overwrite", "--export_dir=")
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 2
+    assert (tmp_path / "run" / "my notes.txt").read_text() == "kept"
+    assert not (tmp_path / "saved_models").exists()
+
+
+def test_config_of_a_run_repeats_it(kcnn, npz, tmp_path):
+    flags = (f"--dataset=npz:{npz}", *TINY, "--export_dir=", "--random_seed=7")
+    assert kcnn("train", *flags, "--model_dir=a").returncode == 0
+    again = kcnn("train", "--config=a/config.json", "--model_dir=b", "--export_dir=")
+    assert again.returncode == 0, again.stderr
+    a, b = (
+        json.loads((tmp_path / name / "evaluation.json").read_text())["test"]
+        for name in "ab"
+    )
+    assert a["loss"] == b["loss"]
+
+
+def test_divergence_stops_at_once_and_says_where(kcnn, npz, tmp_path):
+    done = kcnn(
+        "train",
+        f"--dataset=npz:{npz}",
+        *TINY,
+        "--optimizer=sgd",
+        "--learning_rate=100",
+        "--activation=relu",
+        "--epochs=50",
+        "--model_dir=run",
+        "--weight_decay=5",
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "not a finite number at step" in done.stderr
+    assert "--learning_rate" in done.stderr
+    assert (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_keeps_the_state_and_resume_ends_as_if_nothing_had_been(
+    kcnn, npz, tmp_path, number, status
+):
+    flags = [f"--dataset=npz:{npz}", *TINY, "--epochs=300", "--dropout=0.3"]
+    flags += ["--batch_size=4", "--export_dir=", "--translate=0.1"]
+    kcnn("train", *flags, "--model_dir=whole")
+    command = [sys.executable, "-m", "kcnn", "train", *flags, "--model_dir=cut"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   3/"):
+            break
+    process.send_signal(number)
+    began = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status, error
+    assert time.monotonic() - began < 10
+    assert "--resume --model_dir=cut" in error and error.count("\n") == 1
+    other = kcnn("train", "--resume", "--model_dir=cut", "--epochs=5")
+    assert (other.returncode, "--epochs=300" in other.stderr) == (2, True)
+    done = kcnn("train", "--resume", "--model_dir=cut", "--export_dir=")
+    assert done.returncode == 0, done.stderr
+    assert "epoch   3/" not in done.stdout or "epoch   1/" not in done.stdout
+    whole, cut = (
+        json.loads((tmp_path / name / "evaluation.json").read_text())
+        for name in ("whole", "cut")
+    )
+    assert cut["test"]["loss"] == whole["test"]["loss"]
+    assert cut["train"]["loss"] == whole["train"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--model_dir=file/run", "not a folder"),
+        ("--export_dir=file", "not a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_found_before_training(
+    kcnn, npz, tmp_path, flag, words
+):
+    (tmp_path / "file").write_text("in the way")
+    done = kcnn("train", f"--dataset=npz:{npz}", *TINY, flag)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and words in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of one megabyte; skips where none can be mounted."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a small file system needs root on Linux")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_whole_files(kcnn, npz, full_disk):
+    done = kcnn(
+        "train",
+        f"--dataset=npz:{npz}",
+        "--model=mlp",
+        "--dense_units=2000",  # its checkpoint is larger than the disk
+        "--epochs=1",
+        f"--model_dir={full_disk}/run",
+        "--export_dir=",
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
+    left = [p.name for p in (full_disk / "run").rglob("*") if p.is_file()]
+    assert set(left) <= {"config.json", "metrics.csv"}
+    json.loads((full_disk / "run" / "config.json").read_text())
+
+
+def test_an_experiment_shows_the_published_figure(kcnn, npz, tmp_path):
+    done = kcnn(
+        "train",
+        "--experiment=tutorial",
+        f"--dataset=npz:{npz}",
+        "--image_size=12,12",
+        "--export_dir=",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "published" in done.stdout and "97.96%" in done.stdout
+    run = tmp_path / "runs" / "tutorial-1"
+    assert "97.96" in (run / "report.html").read_text()
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["validation"] is None
+    assert evaluation["reported"]["accuracy"] == 0.9796
