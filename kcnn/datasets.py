@@ -66,18 +66,23 @@ def load(config: Config) -> Dataset:
     )
 
 
-def load_split(
-    config: Config, name: str, spec: ImageSpec
-) -> tuple[Split, tuple[str, ...]]:
+@dataclasses.dataclass(frozen=True)
+class OneSplit:
+    """One split, with the data set's own class names and the files left out of it."""
+
+    split: Split
+    class_names: tuple[str, ...]
+    skipped: list[tuple[str, str]]
+
+
+def load_split(config: Config, name: str, spec: ImageSpec) -> OneSplit:
     """Load one split for a model that exists already.
 
     Args:
         config: the data set; image_size, color_mode and extra_class are not read.
         name: train, validation or test, as `load` has it.
-        spec: the model's; the images are given its shape.
-
-    Returns:
-        The split, and the data set's own class names, which may differ from spec's.
+        spec: the model's; the images are given its shape. Its class names
+            may differ from the data set's.
 
     Raises:
         UsageError: as for `load`; or there is no such split.
@@ -87,7 +92,7 @@ def load_split(
     _check_strict(origin, config)
     if name not in parts:
         raise UsageError(f"--dataset: {config.dataset} has no {name} split")
-    return parts[name], origin.class_names
+    return OneSplit(parts[name], origin.class_names, origin.skipped)
 
 
 def _open(config: Config, shape: Shape | None) -> Origin:

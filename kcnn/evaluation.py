@@ -34,12 +34,12 @@ def evaluate_logits(
     Raises:
         RunError: a logit is not finite.
     """
-    quick = quick_scores(logits, labels)
     if not np.isfinite(logits).all():
         raise RunError(
             "the model's outputs are not finite numbers: the training diverged; "
             "lower --learning_rate or use --precision=float32"
         )
+    quick = quick_scores(logits, labels)
     probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
     predicted = logits.argmax(1)
     hits = predicted == labels

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kcnn.errors import UsageError
+from kcnn.images import reason
 
 
 class Classifier:
@@ -57,15 +58,9 @@ class Classifier:
             return list(outputs["probabilities"].numpy())
         except tf.errors.InvalidArgumentError as error:
             if len(contents) == 1:
-                return [_reason(error)]
+                return [reason(error)]
         # One bad image fails a whole request: find it.
         return [self.probabilities_of_files([one])[0] for one in contents]
-
-
-def _reason(error: tf.errors.InvalidArgumentError) -> str:
-    """Return the part of TensorFlow's message that is about the image."""
-    first = (error.message or "cannot be decoded").strip().splitlines()[0]
-    return first.split("}} ")[-1].split(" [Op:")[0]
 
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:

@@ -39,7 +39,7 @@ _BEFORE, _AFTER = 12, 4
 def open_records(config: Config, shape: Shape | None) -> Origin:
     """Open the tensorflow-datasets of a Config's dataset, downloading it if need be."""
     builder = prepared_builder(config)
-    image_key, label_key = _keys(config.dataset, builder.info.features)
+    image_key, label_key = _keys(config.dataset, builder.info)
     features = builder.info.features
     height, width, channels = features[image_key].shape
     notes = []
@@ -67,24 +67,32 @@ def _splits(infos: Any) -> dict[str, str]:
     return splits
 
 
-def _keys(name: str, features: Any) -> tuple[str, str]:
-    """Return the keys of the image and of the label, and refuse other data sets."""
+def _keys(name: str, info: Any) -> tuple[str, str]:
+    """Return the keys of the image and of the label, and refuse other data sets.
+
+    Of several, the data set's own supervised pair comes first, then the usual names.
+    """
     import tensorflow_datasets as tfds
 
-    items = dict(features.items()) if hasattr(features, "items") else {}
-    found = [
-        [key for key, value in items.items() if type(value) is kind]
-        for kind in (tfds.features.Image, tfds.features.ClassLabel)
+    features = info.features
+    items = sorted(features.items()) if hasattr(features, "items") else []
+    usual = [*(info.supervised_keys or ()), "image", "label"]
+    items.sort(
+        key=lambda item: usual.index(item[0]) if item[0] in usual else len(usual)
+    )
+    images = [
+        key
+        for key, value in items
+        if type(value) is tfds.features.Image and value.np_dtype == np.uint8
     ]
-    if not all(found) or items[found[0][0]].np_dtype != np.uint8:
-        described = ", ".join(
-            f"{key} ({type(value).__name__})" for key, value in items.items()
-        )
+    labels = [k for k, value in items if type(value) is tfds.features.ClassLabel]
+    if not images or not labels:
+        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in items)
         raise UsageError(
-            f"--dataset: {name} is not for image classification: it has {described}; "
+            f"--dataset: {name} is not for image classification: it has {found}; "
             "expected an Image of uint8 and a ClassLabel"
         )
-    return found[0][0], found[1][0]
+    return images[0], labels[0]
 
 
 @dataclasses.dataclass(frozen=True)

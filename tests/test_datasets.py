@@ -107,7 +107,8 @@ def test_a_kind_without_a_path_is_refused(dataset):
 def test_load_split_is_a_split_of_load(name):
     config = Config(random_seed=3, train_size=200)
     data = datasets.load(config)
-    split, class_names = datasets.load_split(config, name, data.spec)
+    loaded = datasets.load_split(config, name, data.spec)
+    split, class_names = loaded.split, loaded.class_names
     whole = getattr(data, name)
     np.testing.assert_array_equal(split.indices, whole.indices)
     np.testing.assert_array_equal(split.labels, whole.labels)
@@ -120,7 +121,8 @@ def test_load_split_fits_images_to_the_model(npz):
     config = Config(
         dataset=f"npz:{npz}", image_size=(5, 5), color_mode="grayscale", extra_class="x"
     )
-    split, class_names = datasets.load_split(config, "test", spec)
+    loaded = datasets.load_split(config, "test", spec)
+    split, class_names = loaded.split, loaded.class_names
     with np.load(npz) as file:
         expected = images.fit(file["x_test"], (7, 9, 3))
     np.testing.assert_array_equal(pixels(split), expected)
@@ -134,7 +136,8 @@ def test_load_split_reads_only_what_it_needs(tmp_path):
     arrays["x_train"] = arrays["x_train"].astype(np.int64) + 9999  # cannot be read
     np.savez(path, **arrays)
     config = Config(dataset=f"npz:{path}")
-    split, _ = datasets.load_split(config, "test", ImageSpec(10, 10, 1, ("a", "b")))
+    spec = ImageSpec(10, 10, 1, ("a", "b"))
+    split = datasets.load_split(config, "test", spec).split
     assert len(split) == 30
 
 

@@ -261,7 +261,8 @@ def test_only_a_test_folder_can_be_evaluated_but_not_trained(divided):
         (divided / split).rename(divided.parent / f"{divided.name}-{split}")
     config = Config(dataset=f"folder:{divided}")
     spec = datasets.ImageSpec(4, 4, 3, ("cat", "dog"))
-    split, class_names = datasets.load_split(config, "test", spec)
+    loaded = datasets.load_split(config, "test", spec)
+    split, class_names = loaded.split, loaded.class_names
     assert pixels(split).shape == (8, 4, 4, 3) and class_names == ("cat", "dog")
     with pytest.raises(UsageError, match="has no train split, only test"):
         load(divided)

@@ -27,7 +27,14 @@ def store(folder, name, splits, features=None):
     }
     data = {
         split: [
-            {"picture": PIXELS[i], "kind": LABELS[i], "id": str(i)} for i in indices
+            {
+                "picture": PIXELS[i],
+                "kind": LABELS[i],
+                "label": LABELS[i],
+                "coarse": LABELS[i] % 2,
+                "id": str(i),
+            }
+            for i in indices
         ]
         for split, indices in splits.items()
     }
@@ -69,6 +76,9 @@ def folder(tmp_path_factory):
     label = tfds.features.ClassLabel(names=["ant", "bee", "cow"])
     mixed = {"picture": tfds.features.Image(shape=(None, None, 3)), "kind": label}
     store(folder, "mixed", {"train": range(60)}, mixed)
+    kinds = {"coarse": tfds.features.ClassLabel(num_classes=2), "label": label}
+    kinds["picture"] = tfds.features.Image(shape=(5, 4, 3))
+    store(folder, "two_labels", {"train": range(60)}, kinds)
     text = {"id": tfds.features.Text(), "kind": label}
     store(folder, "text", {"train": range(60)}, text)
     return folder
@@ -122,6 +132,10 @@ def test_test_is_carved_where_there_is_only_train(folder):
     assert data.notes[0].startswith("no test split: 50% of the images")
 
 
+def test_the_usual_label_comes_before_others(folder):
+    assert load("two_labels", folder).spec.class_names == ("ant", "bee", "cow")
+
+
 def test_mixed_sizes(folder):
     data = load("mixed", folder)
     assert data.spec.shape == (64, 64, 3)
@@ -134,7 +148,8 @@ def test_only_a_test_split(folder):
     with pytest.raises(UsageError, match="only_test has no train split, only test"):
         load("only_test", folder)
     config = Config(dataset="only_test", data_dir=str(folder))
-    split, names = datasets.load_split(config, "test", ImageSpec(5, 4, 3, ("a",)))
+    loaded = datasets.load_split(config, "test", ImageSpec(5, 4, 3, ("a",)))
+    split, names = loaded.split, loaded.class_names
     assert len(split) == 60 and names == ("ant", "bee", "cow")
 
 
@@ -168,7 +183,7 @@ def test_a_typo_is_refused_at_once_with_what_would_work(folder, monkeypatch):
     assert str(caught.value) == (
         "--dataset: unknown data set 'mnits'; did you mean mnist?; digits, npz:FILE "
         f"and folder:DIR always work, and from {folder}: labelled, mixed, one, "
-        "only_test, text, three, two"
+        "only_test, text, three, two, two_labels"
     )
     with pytest.raises(UsageError, match="did you mean digits"):
         load("digit", folder)
@@ -237,7 +252,7 @@ def test_mnist_streams_the_same_images(mnist_dir):
     kept, read = (
         datasets.load_split(
             Config(dataset="mnist", data_dir=mnist_dir, cache=cache), "test", spec
-        )[0]
+        ).split
         for cache in ("memory", "none")
     )
     np.testing.assert_array_equal(pixels(read), pixels(kept))

@@ -72,8 +72,9 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     scorer = _run_scorer(path) if Run(path).exists else _saved_model_scorer(path)
     config = _config(scorer.config, flags.knobs_given(values))
     name = values.split or "test"
-    split, class_names = datasets.load_split(config, name, scorer.spec)
-    _check_classes(class_names, scorer.spec.class_names)
+    loaded = datasets.load_split(config, name, scorer.spec)
+    split = loaded.split
+    _check_classes(loaded.class_names, scorer.spec.class_names)
     began = time.perf_counter()
     logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
     seconds = time.perf_counter() - began
@@ -83,6 +84,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         "dataset": config.dataset,
         "split": name,
         **scores,
+        "skipped_files": [{"file": f, "reason": r} for f, r in loaded.skipped],
         "seconds": seconds,
         "images_per_second": len(split) / seconds,
     }
@@ -144,6 +146,7 @@ def _text(result: dict[str, Any]) -> str:
         f"loss {result['loss']:.4f}, macro F1 {result['macro_f1']:.4f}, calibration "
         f"error {result['expected_calibration_error']:.4f}",
         f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
+        *(f"skipped {one['file']}: {one['reason']}" for one in result["skipped_files"]),
         "",
         render(result["per_class"], "table"),
     ]

@@ -49,7 +49,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     name = values.export_name or run.path.resolve().name
     model = load_model(run)
     spec = spec_of(note)
-    test, _ = datasets.load_split(config, "test", spec)
+    test = datasets.load_split(config, "test", spec).split
     exported = trainer.export_and_check(
         model, spec, test, pathlib.Path(folder) / name, run.read_evaluation(), note
     )
