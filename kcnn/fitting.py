@@ -142,9 +142,10 @@ class Fitting:
             )
             if stop.signal_number is not None:
                 self._save()
+                name = signal.Signals(stop.signal_number).name
                 raise Interrupted(
-                    f"stopped by {signal.Signals(stop.signal_number).name} in epoch "
-                    f"{epoch + 1}; to go on: kcnn train --resume --model_dir={self.run.path}",
+                    f"stopped by {name} in epoch {epoch + 1}; to go on: kcnn train "
+                    f"--resume --model_dir={self.run.path}",
                     stop.signal_number,
                 )
 

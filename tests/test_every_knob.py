@@ -61,7 +61,7 @@ TRAINING_KNOBS = {
     "clip_norm": ({}, 0.001),
     "ema_momentum": ({}, 0.5),
     "early_stopping": ({"learning_rate": 3.0, "epochs": 6}, 1),
-    "keep": ({"learning_rate": 3.0, "epochs": 3, "schedule": "constant"}, "best"),
+    "keep": ({"learning_rate": 0.5, "epochs": 8, "schedule": "constant"}, "best"),
     "random_seed": ({}, 1),
 }
 
