@@ -55,7 +55,10 @@ def export_model(
     base.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=base, prefix=".writing-") as folder:
         target = pathlib.Path(folder) / "model"
-        _archive(model, spec).write_out(str(target), verbose=False)
+        try:
+            _archive(model, spec).write_out(str(target), verbose=False)
+        except tf.errors.OpError as error:  # a full disk, to TensorFlow
+            raise RunError(f"{base}: could not be written: {error.message}") from None
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
         return _move_to_next_version(target, base)

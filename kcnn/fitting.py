@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Fitting:
         schedule: the learning rate that loop's optimizer follows.
         run: where metrics.csv and checkpoints go.
         progress: what the user sees.
+        on_epoch: called with each row of metrics.csv when it is written.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Fitting:
         schedule: Schedule,
         run: Run,
         progress: Progress,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
     ):
         self.config = config
         self.data = data
@@ -72,6 +75,7 @@ class Fitting:
         self.schedule = schedule
         self.run = run
         self.progress = progress
+        self.on_epoch = on_epoch
         self.history = History()
         self.best_weights: list[np.ndarray] = []
         self.steps = steps_per_epoch(data.train, config.batch_size)
@@ -168,6 +172,8 @@ class Fitting:
             self._compare_with_best(row)
         self.history.rows.append(row)
         self.run.write_metrics(self.history.rows)
+        if self.on_epoch is not None:
+            self.on_epoch(row)
         last = epoch + 1 == self.config.epochs or self.history.stopped_early
         if last or time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
             self._save()

@@ -16,6 +16,7 @@ class Progress:
         self._live = stream.isatty()
         self._width = 0
         self._shown = 0.0
+        self._reader_gone = False
 
     def note(self, topic: str, text: str) -> None:
         """Print a line with its topic in a column of its own."""
@@ -29,8 +30,7 @@ class Progress:
         self._shown = now
         left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
         line = text + left
-        self._stream.write("\r" + line.ljust(self._width))
-        self._stream.flush()
+        self._write("\r" + line.ljust(self._width))
         self._width = len(line)
 
     def epoch(
@@ -54,11 +54,18 @@ class Progress:
 
     def _line(self, text: str) -> None:
         if self._live:
-            self._stream.write("\r" + text.ljust(self._width) + "\n")
+            text = "\r" + text.ljust(self._width)
             self._width = 0
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        if self._reader_gone:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:  # such as head; the training itself goes on
+            self._reader_gone = True
 
 
 def duration(seconds: float) -> str:

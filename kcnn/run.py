@@ -25,6 +25,7 @@ class Run:
         self.evaluation = self.path / "evaluation.json"
         self.predictions = self.path / "predictions.npz"
         self.plots = self.path / "plots"
+        self.tensorboard = self.path / "tensorboard"
         self.report = self.path / "report.html"
         self.state = self.path / "checkpoints" / "last.npz"  # to go on from
         self.weights = self.path / "checkpoints" / "model.npz"  # what was evaluated
@@ -50,7 +51,7 @@ class Run:
         for path in (self.config, self.metrics, self.evaluation, self.predictions):
             path.unlink(missing_ok=True)
         self.report.unlink(missing_ok=True)
-        for folder in (self.plots, self.state.parent):
+        for folder in (self.plots, self.state.parent, self.tensorboard):
             if folder.exists():
                 shutil.rmtree(folder)
 

@@ -8,6 +8,7 @@ import io
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -57,6 +58,7 @@ def train(
     about: dict[str, Any],
     export_base: pathlib.Path | None,
     resume: bool = False,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Trained:
     """Train, evaluate and export one model, and write it all under run.path.
 
@@ -67,6 +69,7 @@ def train(
         about: `command`, `experiment` and `reported`, kept with the run.
         export_base: folder of the SavedModel's versions; None exports nothing.
         resume: go on from the run's last checkpoint.
+        on_epoch: called with each row of metrics.csv when it is written.
 
     Raises:
         UsageError: the data or a combination of knobs is wrong.
@@ -91,7 +94,7 @@ def train(
     schedule = optimization.build_schedule(config, steps)
     optimizer = optimization.build_optimizer(config, schedule, precision.policy)
     loop = TrainingLoop(model, optimizer, config, jit_compile)
-    fitting = Fitting(config, data, loop, schedule, run, progress)
+    fitting = Fitting(config, data, loop, schedule, run, progress, on_epoch)
     if resume:
         fitting.resume()
     weights = fitting.fit()

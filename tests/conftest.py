@@ -59,3 +59,19 @@ def mnist_dir():
     if not place or not (pathlib.Path(place) / "mnist").is_dir():
         pytest.skip("TFDS_DATA_DIR does not point at a prepared MNIST")
     return str(pathlib.Path(place).resolve())
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of one megabyte; skips where none can be mounted."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a small file system needs root on Linux")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

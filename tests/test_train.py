@@ -274,22 +274,6 @@ def test_a_place_that_cannot_be_written_is_found_before_training(
     assert done.stdout == ""
 
 
-@pytest.fixture
-def full_disk(tmp_path):
-    """A file system of one megabyte; skips where none can be mounted."""
-    folder = tmp_path / "full"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a small file system needs root on Linux")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_one_line_and_leaves_whole_files(kcnn, npz, full_disk):
     done = kcnn(
         "train",
@@ -323,3 +307,48 @@ def test_an_experiment_shows_the_published_figure(kcnn, npz, tmp_path):
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["validation"] is None
     assert evaluation["reported"]["accuracy"] == 0.9796
+
+
+def test_tensorboard_logs_every_epoch(kcnn, npz, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    flags = (f"--dataset=npz:{npz}", *TINY, "--model_dir=run", "--export_dir=")
+    done = kcnn("train", *flags, "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    events = EventAccumulator(
+        str(tmp_path / "run" / "tensorboard"), size_guidance={"tensors": 0}
+    ).Reload()
+    import tensorflow as tf
+
+    logged = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("val_loss")]
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = [float(row["val_loss"]) for row in csv.DictReader(file)]
+    assert logged == pytest.approx(rows, rel=1e-5)
+
+
+def test_tensorboard_without_the_extra_says_how_to_get_it():
+    code = (
+        "import sys; sys.modules['tensorboard'] = None; "
+        "sys.argv[1:] = ['train', '--tensorboard']; "
+        "from kcnn.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "kcnn[tensorboard]" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_does_not_stop_the_training(npz, tmp_path):
+    command = [sys.executable, "-m", "kcnn", "train", f"--dataset=npz:{npz}", *TINY]
+    with subprocess.Popen(
+        [*command, "--model_dir=run", "--export_dir="],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == (0, b"")
+    assert (tmp_path / "run" / "report.html").exists()

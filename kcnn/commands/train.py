@@ -15,7 +15,7 @@ from typing import Any
 
 from absl.flags import FlagValues
 
-from kcnn import flags
+from kcnn import flags, tensorboard
 from kcnn.config import Config
 from kcnn.errors import RunError, UsageError
 from kcnn.experiments import EXPERIMENTS, settings_of
@@ -41,6 +41,12 @@ FLAGS = {
     "resume": Knob(
         "train", False, "go on with the run in --model_dir after a stop", kind=bool
     ),
+    "tensorboard": Knob(
+        "train",
+        False,
+        "write TensorBoard logs to MODEL_DIR/tensorboard; needs the extra tensorboard",
+        kind=bool,
+    ),
 }
 
 define_knobs = flags.define_knobs
@@ -57,6 +63,9 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         config = Config.from_dict(_settings(values))
         run = _new_run(values, _name(config, experiment))
     export_base = _export_base(values, _name(config, experiment))
+
+    if values.tensorboard:
+        tensorboard.check_installed()
 
     from kcnn import runtime
 
@@ -75,6 +84,9 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         },
         export_base=export_base,
         resume=bool(values.resume),
+        on_epoch=tensorboard.epoch_logger(run.tensorboard)
+        if values.tensorboard
+        else None,
     )
     pictures.draw(run, config, trained)
     page = report.write_report(run.path)
