@@ -79,7 +79,7 @@ def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
         ) from None
     except flags.IllegalFlagValueError as error:  # knobs check theirs themselves
         raise UsageError(f"{error}, expected true or false") from None
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # such as --nostrict=1
         raise UsageError(str(error)) from None
 
 
