@@ -423,6 +423,8 @@ def test_a_flag_brings_its_own_defaults_over_a_config(trained, kcnn):
     done = kcnn("train", *flags, "--export_dir=", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "sgd, learning rate 0.05" in done.stdout
+    same = kcnn("train", "--config=run/config.json", "--optimizer=adam", cwd=folder)
+    assert "adam, learning rate 0.01" in same.stdout  # the run's own, as before
 
 
 def test_resume_refuses_data_that_has_changed(kcnn, tmp_path):

@@ -107,10 +107,15 @@ def _settings(values: FlagValues) -> dict[str, Any]:
         base = _settings_in_file(pathlib.Path(values.config))
     given = flags.knobs_given(values)
     for name, declared in KNOBS.items():
-        default = declared.default
-        if isinstance(default, By) and default.knob in given:
+        if isinstance(declared.default, By) and _changes(given, base, declared.default):
             base.pop(name, None)  # the new optimizer's rate, not the old one's
     return base | given
+
+
+def _changes(given: dict[str, Any], base: dict[str, Any], default: By) -> bool:
+    """Tell whether the flags change the knob that a default depends on."""
+    other = default.knob
+    return other in given and given[other] != base.get(other, KNOBS[other].default)
 
 
 def _settings_in_file(path: pathlib.Path) -> dict[str, Any]:
