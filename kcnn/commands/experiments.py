@@ -31,7 +31,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     ]
     if not rows:
         raise UsageError(f"no experiment is named like {' '.join(arguments)}")
-    print(render(rows, form))
+    print(render(rows, form, below=("about", "settings")))
 
 
 def _matches(pattern: str, name: str, experiment: Experiment) -> bool:
