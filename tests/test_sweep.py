@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -331,7 +332,7 @@ def killed_and_started_again(folder, flags, total):
     after = evaluations(folder)
     assert len(after) == total
     assert {name: after[name] for name in complete} == complete
-    ends = [line.split()[2] for line in output.splitlines() if line[:5] == "done "]
+    ends = re.findall(r"^done +\d+/\d+ +(\S+)", output, re.M)
     assert sorted([*ends, *complete]) == sorted(after)
     assert {run["status"] for run in results(folder).values()} == {"done"}
     for name in after:  # the last epoch and the test came once, resumed or not
