@@ -9,6 +9,7 @@ import sys
 
 COMMANDS = {
     "train": "train, test, picture and export one model",
+    "sweep": "train a model for every combination of several values",
     "evaluate": "test a run or a SavedModel on any data set and split",
     "predict": "label image files with a SavedModel",
     "export": "write a run's SavedModel again",

@@ -156,9 +156,9 @@ def export_base(folder: str | None, name: str) -> pathlib.Path | None:
 
     Raises UsageError for a name that is no plain name of a folder.
     """
-    if not re.fullmatch(r"\w[\w.-]*", name):
+    if not re.fullmatch(r"\w[\w.,=+-]*", name):
         raise UsageError(
-            f"--export_name: got {name!r}, expected letters, digits, '.', '-' and '_'"
+            f"--export_name: got {name!r}, expected letters, digits and . , = + - _"
         )
     folder = EXPORT_DIR if folder is None else folder
     return pathlib.Path(folder) / name if folder else None

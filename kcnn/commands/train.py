@@ -16,10 +16,10 @@ from typing import Any
 from absl.flags import FlagValues
 
 from kcnn import flags, tensorboard
-from kcnn.config import KNOBS, Config
+from kcnn.config import Config, overlay
 from kcnn.errors import RunError, UsageError
 from kcnn.experiments import EXPERIMENTS, settings_of
-from kcnn.knobs import By, Knob, show
+from kcnn.knobs import Knob, show
 from kcnn.progress import Progress
 from kcnn.run import EXPORT_DIR, Run, config_of, export_base, new_model_dir
 
@@ -105,17 +105,7 @@ def _settings(values: FlagValues) -> dict[str, Any]:
         base = settings_of(values.experiment)
     elif values.config:
         base = _settings_in_file(pathlib.Path(values.config))
-    given = flags.knobs_given(values)
-    for name, declared in KNOBS.items():
-        if isinstance(declared.default, By) and _changes(given, base, declared.default):
-            base.pop(name, None)  # the new optimizer's rate, not the old one's
-    return base | given
-
-
-def _changes(given: dict[str, Any], base: dict[str, Any], default: By) -> bool:
-    """Tell whether the flags change the knob that a default depends on."""
-    other = default.knob
-    return other in given and given[other] != base.get(other, KNOBS[other].default)
+    return overlay(base, flags.knobs_given(values))
 
 
 def _settings_in_file(path: pathlib.Path) -> dict[str, Any]:
