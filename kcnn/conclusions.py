@@ -32,17 +32,19 @@ def conclusion(
         name_a: the name of recipe A.
         name_b: the name of recipe B.
         test: what `paired_test` or `unpaired_test` said.
-        holm_p: p from `holm`, which then decides, where test is one of a family.
+        holm_p: p from `holm`, which then decides, where test is one of a family, or
+            models where test has no p.
         family: how many comparisons the family has; what the seeds could have shown
             is then reckoned at alpha / family, as Holm's first step demands.
         models: what `mcnemar` said of two trained models, for a single run of each.
         target: the difference in accuracy that a reader would like to see.
         alpha: the p at or below which a difference is shown.
     """
-    if test.p is None or test.difference is None:
-        return _nothing(name_a, name_b, test) + _of_models(name_a, name_b, models)
-    p = test.p if holm_p is None else holm_p
     after = f" after Holm's correction for {family} comparisons" * (holm_p is not None)
+    if test.p is None or test.difference is None:
+        said = _nothing(name_a, name_b, test)
+        return said + _of_models(name_a, name_b, models, holm_p, after)
+    p = test.p if holm_p is None else holm_p
     evidence = f"{_p(p)}{after}, {_counts(test)}"
     better, worse = (name_a, name_b) if test.difference > 0 else (name_b, name_a)
     if p <= alpha:
@@ -65,11 +67,18 @@ def _nothing(name_a: str, name_b: str, test: Comparison) -> str:
     return f"{runs}: nothing can be concluded about the recipes {name_a} and {name_b}"
 
 
-def _of_models(name_a: str, name_b: str, models: ModelComparison | None) -> str:
+def _of_models(
+    name_a: str,
+    name_b: str,
+    models: ModelComparison | None,
+    holm_p: float | None,
+    after: str,
+) -> str:
     if models is None:
         return ""
-    evidence = f"exact McNemar {_p(models.p)}, {models.n:,} test images"
-    if models.p > ALPHA:
+    p = models.p if holm_p is None else holm_p
+    evidence = f"exact McNemar {_p(p)}{after}, {models.n:,} test images"
+    if p > ALPHA:
         return f"; nor is there a difference shown between the two models ({evidence})"
     better = name_a if models.difference > 0 else name_b
     low, high = models.interval
