@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
 COMMANDS = {
     "train": "train, test, picture and export one model",
+    "sweep": "train a model for every combination of several values",
     "evaluate": "test a run or a SavedModel on any data set and split",
     "compare": "rank runs over their random seeds and say which is better",
     "predict": "label image files with a SavedModel",
@@ -20,6 +22,10 @@ COMMANDS = {
 
 def main() -> int:
     """Run one command; returns the exit status (0 done, 1 failed, 2 wrong command)."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:]
     if not argv or argv[0] in ("--help", "-h", "help"):
         print(_overview())
@@ -74,6 +80,20 @@ def _run(name: str, argv: list[str]) -> int:
         return _fail(name, f"{where}{error.strerror}", 1)
     except KeyboardInterrupt:
         return _fail(name, "interrupted", 130)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(
+            name, "out of memory; lower --batch_size, --image_size or the model", 1
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    tensorflow = sys.modules.get("tensorflow")
+    return isinstance(error, MemoryError) or (
+        tensorflow is not None
+        and isinstance(error, tensorflow.errors.ResourceExhaustedError)
+    )
 
 
 def _fail(name: str, text: str, status: int) -> int:

@@ -434,6 +434,21 @@ class Config:
 KNOBS: dict[str, Knob] = knobs_of(Config)
 
 
+def overlay(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others over them.
+
+    Where these change a knob that another one's default depends on, the other one's
+    old value goes: a new optimizer has its own learning rate, not the old one's.
+    """
+    kept = dict(base)
+    for name, declared in KNOBS.items():
+        if isinstance(declared.default, By) and declared.default.knob in given:
+            other = declared.default.knob
+            if given[other] != base.get(other, KNOBS[other].default):
+                kept.pop(name, None)
+    return kept | dict(given)
+
+
 def _check_combinations(config: Config) -> None:
     """Refuse what each knob allows but no run could do."""
     if len(config.image_size) not in (0, 2):

@@ -53,6 +53,11 @@ def load(config: Config) -> Dataset:
         UsageError: the data set cannot be had, or not with these flags; one line.
     """
     origin = _open(config, None)
+    default = KNOBS["test_fraction"].default
+    if "test" in origin.splits and config.test_fraction != default:
+        raise UsageError(
+            f"--test_fraction changes nothing: {config.dataset} has a test split"
+        )
     spec = ImageSpec(*origin.shape, _with_extra_class(origin, config.extra_class))
     parts = _read(origin, config, ("train", "validation", "test"))
     _check_strict(origin, config)
@@ -95,10 +100,33 @@ def load_split(config: Config, name: str, spec: ImageSpec) -> OneSplit:
     return OneSplit(parts[name], origin.class_names, origin.skipped)
 
 
+def check_classes(found: tuple[str, ...], spec: ImageSpec) -> None:
+    """Raise UsageError if a data set's labels mean something else to a model.
+
+    A model may have more classes, after those of the data set.
+    """
+    if found != spec.class_names[: len(found)]:
+        raise UsageError(
+            f"--dataset: its classes are {_some(found)}; the model's are "
+            f"{_some(spec.class_names)}"
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" ... ({len(names)})" if len(names) > 5 else "")
+
+
 def _open(config: Config, shape: Shape | None) -> Origin:
     kind, _, place = config.dataset.partition(":")
     if kind in ("npz", "folder") and not place:
         raise UsageError(f"--dataset: got {config.dataset!r}, expected {kind}:PATH")
+    if config.strict and kind != "folder":
+        raise UsageError("--strict changes nothing: it belongs to folder:DIR")
+    if config.data_dir and kind in ("digits", "npz", "folder"):
+        raise UsageError(
+            f"--data_dir changes nothing for --dataset={config.dataset}: it belongs "
+            "to the data sets of tensorflow-datasets"
+        )
     openers = {"digits": _open_digits, "npz": open_npz, "folder": open_folder}
     origin = openers.get(kind, open_records)(config, shape)
     count = len(origin.class_names)
@@ -107,17 +135,16 @@ def _open(config: Config, shape: Shape | None) -> Origin:
             f"--dataset: {config.dataset} has {count} "
             f"{'class' if count == 1 else 'classes'}; expected 2 to {MOST_CLASSES:,}"
         )
-    default = KNOBS["test_fraction"].default
-    if "test" in origin.splits and config.test_fraction != default:
-        raise UsageError(
-            f"--test_fraction changes nothing: {config.dataset} has a test split"
-        )
     return origin
 
 
 def _open_digits(config: Config, shape: Shape | None) -> Origin:
     from sklearn.datasets import load_digits
 
+    if config.dataset != "digits":
+        raise UsageError(f"--dataset: got {config.dataset!r}, expected digits")
+    if config.cache == "none":
+        raise UsageError("--cache=none: digits is in memory; use memory or disk")
     digits = load_digits()
     shape = shape or wanted_shape(config, (28, 28, 1))
     origin = Origin(tuple(map(str, digits.target_names)), shape, {})

@@ -8,7 +8,8 @@ Nothing here imports TensorFlow.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcnn.errors import UsageError
@@ -436,3 +437,22 @@ def settings_of(name: str) -> dict[str, Any]:
             f"--experiment={name} is no single training run but {experiment.stands_for}"
         )
     return dict(experiment.settings)
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Return the experiments whose name or group is like one of the patterns.
+
+    Raises UsageError if there is none.
+    """
+    names = [
+        name
+        for name, experiment in EXPERIMENTS.items()
+        if any(
+            fnmatch.fnmatch(text, pattern)
+            for text in (name, experiment.group)
+            for pattern in patterns
+        )
+    ]
+    if not names:
+        raise UsageError(f"no experiment is named like {' '.join(patterns)}")
+    return names

@@ -87,12 +87,12 @@ class Fitting:
         if not self.run.state.exists():
             return
         arrays, note = checkpoint.load(self.run.state)
-        self.history = History(**note)
-        self.best_weights = arrays["best"]
         try:
+            self.history = History(**note)
+            self.best_weights = arrays["best"]
             self.loop.restore(arrays["state"])
-        except ValueError as error:
-            raise RunError(f"{self.run.state}: {error}") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{self.run.state}: no state of this run: {error}") from None
 
     def fit(self) -> list[np.ndarray]:
         """Train to the end and return the weights that the run keeps.
@@ -115,12 +115,17 @@ class Fitting:
                 if self.history.stopped_early:
                     break
                 self._train_epoch(epoch, batches, stop)
-                self._finish_epoch(epoch)
+                if self.loop.steps_done == (epoch + 1) * self.steps:
+                    self._finish_epoch(epoch)
+                if stop.signal_number is not None:
+                    self._save()
+                    raise self._interrupted(epoch, stop.signal_number)
         if self.config.keep == "best":
             return self.best_weights
         return self.loop.weights()
 
     def _train_epoch(self, epoch: int, batches, stop: StopRequest) -> None:
+        """Take the epoch's steps, or what is left of them, until a signal comes."""
         end = (epoch + 1) * self.steps
         if self.loop.steps_done == epoch * self.steps:
             self.loop.reset_totals()
@@ -145,13 +150,7 @@ class Fitting:
                 self._seconds_left(done + count),
             )
             if stop.signal_number is not None:
-                self._save()
-                name = signal.Signals(stop.signal_number).name
-                raise Interrupted(
-                    f"stopped by {name} in epoch {epoch + 1}; to go on: kcnn train "
-                    f"--resume --model_dir={self.run.path}",
-                    stop.signal_number,
-                )
+                return
 
     def _finish_epoch(self, epoch: int) -> None:
         totals = self.loop.totals()
@@ -187,7 +186,8 @@ class Fitting:
         with self.loop.averaged_weights():
             logits = self.loop.model.predict(batches, verbose=0)
         if not np.isfinite(logits).all():
-            raise RunError(self._divergence(self.loop.steps_done))
+            step = self.loop.steps_done - 1
+            raise RunError(self._divergence(step, "validation loss after"))
         return quick_scores(logits, split.labels)
 
     def _compare_with_best(self, row: dict[str, Any]) -> None:
@@ -224,7 +224,15 @@ class Fitting:
             return None
         return (self.config.epochs * self.steps - done) * self._seconds_a_step
 
-    def _divergence(self, step: int) -> str:
+    def _interrupted(self, epoch: int, number: int) -> Interrupted:
+        name = signal.Signals(number).name
+        return Interrupted(
+            f"stopped by {name} in epoch {epoch + 1}; to go on: kcnn train --resume "
+            f"--model_dir={self.run.path}",
+            number,
+        )
+
+    def _divergence(self, step: int, what: str = "loss at") -> str:
         rate = float(self.schedule(max(step - 1, 0)))
         advice = (
             f"lower --learning_rate={self.config.learning_rate:g} or set --clip_norm=1"
@@ -232,7 +240,7 @@ class Fitting:
         if step == 0:
             advice = "no step was taken yet, so look at --precision and the data"
         return (
-            f"diverged: the loss is not a finite number at step {step} (epoch "
+            f"diverged: the {what} step {step} is not a finite number (epoch "
             f"{step // self.steps + 1}), learning rate {rate:.3g}; {advice}; the "
             f"{len(self.history.rows)} epochs before are kept in {self.run.path}"
         )

@@ -46,6 +46,33 @@ def define_knobs(values: flags.FlagValues, names: Iterable[str] = KNOBS) -> None
         define(values, name, KNOBS[name])
 
 
+class _ValuesParser(_KnobParser):
+    """Reads a flag's text as several values of its knob."""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """Return the values; raises UsageError, which absl lets through."""
+        try:
+            return knobs.parse_values(self._declared, argument)
+        except ValueError as error:
+            raise UsageError(f"--{self._name}: {error}") from None
+
+
+def define_knobs_of_many(values: flags.FlagValues) -> None:
+    """Define the flags of all knobs such that each takes several values."""
+    for name, declared in KNOBS.items():
+        parser = _ValuesParser(name, declared)
+        serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
+        flags.DEFINE(
+            parser,
+            name,
+            None,
+            declared.help,
+            values,
+            serializer,
+            boolean=declared.kind is bool,  # --strict and --nostrict too
+        )
+
+
 def in_sections(*sections: str) -> list[str]:
     """Return the names of the knobs of some sections."""
     return [name for name, declared in KNOBS.items() if declared.section in sections]
@@ -79,7 +106,7 @@ def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
         ) from None
     except flags.IllegalFlagValueError as error:  # knobs check theirs themselves
         raise UsageError(f"{error}, expected true or false") from None
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # such as --nostrict=1
         raise UsageError(str(error)) from None
 
 

@@ -34,12 +34,9 @@ _SPLITS = {
     "train": "train",
     "validation": "validation",
     "val": "validation",
+    "valid": "validation",
     "test": "test",
 }
-
-# Names of image files, also of kinds that are then skipped with the reason.
-_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp")
-_SUFFIXES += (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".ico")
 
 # Pillow's modes of grey images, with and without alpha.
 _GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
@@ -83,7 +80,7 @@ class _Scan:
 
     def _files(self, folder: str, class_name: str) -> Iterator[_File]:
         for path in self._walk(folder, [folder]):
-            if os.path.splitext(path)[1].lower() not in _SUFFIXES:
+            if os.path.splitext(path)[1].lower() not in images.SUFFIXES:
                 self.ignored.append(self.name(path))
                 continue
             try:
@@ -149,16 +146,25 @@ def open_folder(config: Config, shape: Shape | None) -> Origin:
 
 
 def _layout(scan: _Scan) -> dict[str, str]:
-    """Return split -> the folder that holds its class folders."""
+    """Return split -> the folder that holds its class folders; note what is left."""
     layout: dict[str, str] = {}
+    others = []
     for folder in scan.folders(scan.root):
-        split = _SPLITS.get(os.path.basename(folder))
-        if split and scan.folders(folder):
-            if split in layout:
-                raise UsageError(
-                    f"--dataset: {scan.root} has both validation/ and val/"
-                )
+        split = _SPLITS.get(os.path.basename(folder).lower())
+        if not split or not scan.folders(folder):
+            others.append(folder)
+        elif split in layout:
+            raise UsageError(
+                f"--dataset: both {scan.name(layout[split])}/ and {scan.name(folder)}/ "
+                f"are {split} folders"
+            )
+        else:
             layout[split] = folder
+    with os.scandir(scan.root) as entries:
+        loose = [e.path for e in entries if e.is_file() and e.name[0] != "."]
+    if layout:
+        loose += others
+    scan.ignored += [scan.name(path) for path in sorted(loose)]
     return layout or {"train": scan.root}
 
 
@@ -187,8 +193,8 @@ def _ignored_note(scan: _Scan) -> list[str]:
     if not scan.ignored:
         return []
     count, example = len(scan.ignored), scan.ignored[0]
-    noun = "file" if count == 1 else "files"
-    return [f"{count} {noun} not named as images ignored, such as {example}"]
+    noun = "path is" if count == 1 else "paths are"
+    return [f"{count} {noun} no image in a class folder and ignored: {example} ..."]
 
 
 def _read(config: Config, origin: Origin, classes: dict[str, list[_File]]) -> Pool:

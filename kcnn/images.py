@@ -21,6 +21,10 @@ MAX_PIXELS = 50_000_000
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
 
+# Names of image files, also of kinds that are then skipped with the reason.
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp")
+SUFFIXES += (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".ico")
+
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 Shape = tuple[int, int, int]

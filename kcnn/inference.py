@@ -29,11 +29,15 @@ class Classifier:
         card = self.path / "assets.extra" / "kcnn.json"
         if not card.exists():
             raise UsageError(f"{self.path}: not a SavedModel that kcnn exported")
-        self.card = json.loads(card.read_text())
-        self.class_names: list[str] = self.card["spec"]["class_names"]
-        # Kept: the signatures alone do not keep the variables alive.
-        self._model = tf.saved_model.load(str(self.path))
-        self._signatures = self._model.signatures
+        try:
+            self.card = json.loads(card.read_text())
+            self.class_names: list[str] = self.card["spec"]["class_names"]
+            # Kept: the signatures alone do not keep the variables alive.
+            self._model = tf.saved_model.load(str(self.path))
+            self._signatures = self._model.signatures
+        except Exception as error:  # TensorFlow's loader has no type of its own
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UsageError(f"{self.path}: a damaged SavedModel: {text}") from error
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Score (n, height, width, channels) uint8 images: (n, classes) float32."""

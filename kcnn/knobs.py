@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import difflib
 import math
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kcnn.errors import UsageError
+
+MOST_VALUES = 10_000  # of a sweep; more is a slip of the keyboard
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,37 @@ def parse(knob: Knob, text: str) -> Any:
     return value
 
 
+def parse_values(declared: Knob, text: str) -> tuple[Any, ...]:
+    """Turn a flag's text into the values of one knob, each checked.
+
+    Commas separate values. Where the text holds a `;` that does instead, and it is
+    the only separator of knobs that are lists; one at the end adds no value. `a..b`
+    stands for the whole numbers from a to b. Raises ValueError saying what is wrong.
+    """
+    values: list[Any] = []
+    for part in _parts(declared, text):
+        found = _RANGE.fullmatch(part) if declared.kind is int else None
+        if found:
+            first, last = (parse(declared, end) for end in found.groups())
+            if last < first:
+                raise ValueError(f"got {part!r}, expected FIRST..LAST, the lower first")
+            if last - first >= MOST_VALUES:
+                raise ValueError(f"got {part!r}, expected {MOST_VALUES:,} at most")
+            values += range(first, last + 1)
+        else:
+            values.append(parse(declared, part))
+    for value, times in collections.Counter(values).items():
+        if times > 1:
+            raise ValueError(f"got {typed(value)} {times} times, expected once")
+    return tuple(values)
+
+
+def _parts(declared: Knob, text: str) -> list[str]:
+    if ";" in text:
+        return text.removesuffix(";").split(";")
+    return [text] if declared.kind is tuple else text.split(",")
+
+
 def show(value: Any) -> str:
     """Return a value as it is typed after a flag."""
     if isinstance(value, tuple | list):
@@ -98,6 +134,13 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def typed(value: Any) -> str:
+    """Return a value as it is typed after a flag, with all its digits."""
+    if isinstance(value, float) and float(show(value)) != value:
+        return repr(value)
+    return show(value)
 
 
 def resolve(name: str, knob: Knob, value: Any, others: Any) -> Any:

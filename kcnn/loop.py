@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -52,6 +53,8 @@ class TrainingLoop:
         )
         self._ema_momentum = config.ema_momentum
         self._ema = [tf.Variable(w) for w in model.weights if config.ema_momentum]
+        # Not optimizer.iterations: loss scaling leaves out steps there.
+        self._steps_done = tf.Variable(0, dtype=tf.int64)
         self._sums = tf.Variable(tf.zeros(3, tf.float64))  # loss, correct, images
         self._bad_step = tf.Variable(-1, dtype=tf.int64)
         self._step = tf.function(self._train_step, jit_compile=jit_compile)
@@ -59,12 +62,15 @@ class TrainingLoop:
 
     @property
     def steps_done(self) -> int:
-        """Optimizer steps since the beginning of the run."""
-        return int(self.optimizer.iterations)
+        """Batches trained on since the beginning of the run."""
+        return int(self._steps_done)
 
     def run(self, batches: Iterator, steps: int) -> None:
         """Take `steps` batches from a tf.data iterator, an optimizer step for each."""
-        self._run(batches, tf.constant(steps, tf.int64))
+        with warnings.catch_warnings():
+            # Keras notices the softmax of --head=dropout_softmax, which is asked for.
+            warnings.filterwarnings("ignore", ".*from_logits=True.*")
+            self._run(batches, tf.constant(steps, tf.int64))
 
     def _run_steps(self, batches, steps):
         for _ in tf.range(steps):
@@ -72,7 +78,7 @@ class TrainingLoop:
 
     def _train_step(self, images, labels, weights=None):
         variables = self.model.trainable_variables
-        step = tf.cast(self.optimizer.iterations, tf.int64)
+        step = self._steps_done.read_value()
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             loss = self._loss(labels, logits, weights)
@@ -82,6 +88,7 @@ class TrainingLoop:
         self._count(labels, logits, loss)
         first_bad = (self._bad_step < 0) & ~tf.math.is_finite(loss)
         self._bad_step.assign(tf.where(first_bad, step, self._bad_step))
+        self._steps_done.assign_add(1)
 
     def _count(self, labels, logits, loss):
         hits = tf.argmax(labels, -1) == tf.argmax(logits, -1)
@@ -142,5 +149,5 @@ class TrainingLoop:
             variable.assign(array)
 
     def _state_variables(self):
-        own = [*self._ema, self._sums, self._bad_step]
+        own = [*self._ema, self._steps_done, self._sums, self._bad_step]
         return [*self.model.variables, *self.optimizer.variables, *own]

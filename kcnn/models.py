@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import keras
 from keras import layers as k
 
-from kcnn.config import Config
+from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.preprocessing import preprocessing_layers
 from kcnn.spec import ImageSpec
@@ -37,6 +37,31 @@ def build_model(
     """
     with _dtype_policy(policy):
         return MODELS[config.model](config, spec, preprocessing_layers(config, augment))
+
+
+def shorten_batch_norm(model: keras.Model, config: Config, steps: int) -> str | None:
+    """Let batch norm's statistics keep up in a run of few steps.
+
+    Momentum m remembers about 1 / (1 - m) steps; more than a tenth of the run, and the
+    statistics are those of a network that is no more. A momentum that the user chose
+    stays as it is.
+
+    Args:
+        model: changed in place, before its first step.
+        config: tells whether the momentum is the default.
+        steps: optimizer steps of the whole run.
+
+    Returns:
+        A line for the user if anything was changed.
+    """
+    norms = [v for v in model.layers if isinstance(v, k.BatchNormalization)]
+    momentum = max(1 - 10 / steps, 0.0)
+    default = KNOBS["batch_norm_momentum"].default.defaults.get(config.model)
+    if not norms or config.batch_norm_momentum != default or momentum >= default:
+        return None
+    for layer in norms:
+        layer.momentum = momentum
+    return f"batch norm's momentum is {momentum:.2g}: the run has only {steps} steps"
 
 
 def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
@@ -66,7 +91,8 @@ def convnet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mod
         x = _convnet_block(x, config, filters, i)
     x = _apply(x, k.Flatten(name="flatten"), *_dense(config))
     if config.head == "dropout_softmax":
-        x = _apply(x, _head(spec), *_dropout(config.dropout, "dropout"))
+        logits_dropout = k.Dropout(config.dropout, dtype="float32", name="dropout")
+        x = _apply(x, _head(spec), logits_dropout)
         outputs = k.Softmax(dtype="float32", name="softmax")(x)
     else:
         outputs = _apply(x, *_dropout(config.dropout, "dropout"), _head(spec))

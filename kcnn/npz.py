@@ -44,6 +44,12 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
         _, height, width, *channels = _array_shape(path, "x_train")
         shape = wanted_shape(config, (height, width, channels[0] if channels else 1))
     origin = Origin(class_names, shape, {})
+    sizes = {split: _array_shape(path, f"x_{split}")[1:3] for split in labels}
+    if sizes["train"] != sizes["test"]:
+        height, width = sizes["test"]
+        origin.notes.append(
+            f"x_test is {height}x{width}, resized as x_train to {shape[0]}x{shape[1]}"
+        )
 
     def read(split: str) -> Pool:
         with _complaints(path):
@@ -166,6 +172,8 @@ def _class_names(path: pathlib.Path, labels: dict[str, np.ndarray]) -> tuple[str
         raise ValueError(
             f"class_names is {names.dtype} of shape {names.shape}; expected strings"
         )
+    if len(set(names.tolist())) < len(names):
+        raise ValueError("class_names has a name twice")
     for split, y in labels.items():
         why = f"class_names has {len(names)} names"
         _refuse_label(f"y_{split}", y, y >= len(names), why)

@@ -10,6 +10,7 @@ from kcnn import diagram, galleries, pipeline, plots
 from kcnn.config import Config
 from kcnn.datasets import Dataset
 from kcnn.evaluation import worst_mistakes
+from kcnn.optimization import build_schedule
 from kcnn.preprocessing import augmentation_layers
 from kcnn.run import Run, read_rows
 from kcnn.trainer import Trained
@@ -22,7 +23,10 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
     data, test = trained.data, trained.evaluation["test"]
     names = data.spec.class_names
     folder = run.plots
-    plots.learning_curves(read_rows(run.metrics), folder / "learning_curves.png")
+    rows = read_rows(run.metrics)
+    plots.learning_curves(
+        rows, folder / "learning_curves.png", learning_rates(config, data, len(rows))
+    )
     matrix = np.array(test["confusion_matrix"])
     plots.confusion_matrix(
         matrix, names, folder / "confusion_matrix.png", normalize=False
@@ -43,6 +47,16 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
     )
     layers = run.read_config()["model"]["layers"]
     diagram.architecture(layers, folder / "architecture.png", config.model)
+
+
+def learning_rates(
+    config: Config, data: Dataset, epochs: int
+) -> list[tuple[float, float]]:
+    """Return the learning rate over some epochs, finely enough for a curve."""
+    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+    schedule = build_schedule(config, steps)
+    at = np.unique(np.linspace(0, epochs * steps - 1, 200).astype(int))
+    return [(step / steps, float(schedule(step))) for step in at]
 
 
 def mistakes(trained: Trained) -> list[dict]:

@@ -44,13 +44,16 @@ def _column(rows: Rows, key: str) -> np.ndarray:
     return np.array([math.nan if c is None else float(c) for c in cells])
 
 
-def learning_curves(rows: Rows, path: Path) -> Figure:
+def learning_curves(
+    rows: Rows, path: Path, learning_rates: Sequence[tuple[float, float]] = ()
+) -> Figure:
     """Draw loss, accuracy and learning rate over the epochs.
 
     Args:
         rows: one an epoch: epoch, loss, accuracy, val_loss, val_accuracy (these two
             None or missing without validation), learning_rate. Accuracies in [0, 1].
         path: where to write it.
+        learning_rates: epochs done and learning rate, finer than the rows.
     """
     epochs = _column(rows, "epoch")
     validation = _column(rows, "val_accuracy")
@@ -60,8 +63,11 @@ def learning_curves(rows: Rows, path: Path) -> Figure:
         )
         _curves(loss, rows, "loss", 1)
         _curves(accuracy, rows, "accuracy", 100)
-        marker = "o" if len(rows) == 1 else ""
-        rate.plot(epochs, _column(rows, "learning_rate"), "k-", marker=marker)
+        if learning_rates:
+            rate.plot(*zip(*learning_rates, strict=True), "k-")
+        else:
+            marker = "o" if len(rows) == 1 else ""
+            rate.plot(epochs, _column(rows, "learning_rate"), "k-", marker=marker)
         if np.isfinite(validation).any():
             best = int(np.nanargmax(validation))
             for axes in (loss, accuracy, rate):
@@ -84,7 +90,8 @@ def learning_curves(rows: Rows, path: Path) -> Figure:
             axes.grid(True)
         rate.set_xlabel("epoch")
         rate.set_ylim(bottom=0)
-        rate.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        first = 0 if learning_rates else epochs[0] - 0.5
+        rate.set_xlim(first, epochs[-1] + 0.5)
         rate.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
         figure.align_ylabels()
         handles, labels = accuracy.get_legend_handles_labels()

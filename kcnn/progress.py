@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import time
 from typing import Any, TextIO
 
@@ -11,12 +13,21 @@ _REFRESH_SECONDS = 0.2
 class Progress:
     """Prints notes, the steps of an epoch, and a line for each epoch done."""
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-        self._live = stream.isatty()
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream or io.StringIO()  # closed by the caller: >&-
+        self._live = self._stream.isatty()
         self._width = 0
         self._shown = 0.0
         self._reader_gone = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End a live line, so that an error stands on one of its own."""
+        if self._width:
+            self._write("\n")
+            self._width = 0
 
     def note(self, topic: str, text: str) -> None:
         """Print a line with its topic in a column of its own."""
@@ -29,7 +40,7 @@ class Progress:
             return
         self._shown = now
         left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
-        line = text + left
+        line = (text + left)[: shutil.get_terminal_size().columns - 1]
         self._write("\r" + line.ljust(self._width))
         self._width = len(line)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kcnn.config import KNOBS
-from kcnn.errors import UsageError
+from kcnn.errors import RunError, UsageError
 from kcnn.knobs import By, show
 from kcnn.run import Run
 
@@ -89,7 +89,7 @@ def _folders(arguments: Iterable[str]) -> list[pathlib.Path]:
 def _read(run: Run) -> _Found:
     if not run.exists:
         raise _Incomplete("no config.json")
-    if not run.complete:
+    if not run.evaluation.exists():  # its page may be missing
         raise _Incomplete("not complete, no evaluation.json")
     try:
         note, evaluation = run.read_config(), run.read_evaluation()
@@ -112,6 +112,8 @@ def _read(run: Run) -> _Found:
             "flops": note["model"]["flops"],
             **_predictions(run.predictions),
         }
+    except RunError as error:
+        raise _Incomplete(str(error).removeprefix(f"{run.path}/")) from None
     except KeyError as error:
         raise _Incomplete(f"{error} is missing in its files") from None
     except Exception as error:

@@ -23,7 +23,7 @@ _PICTURES = {
         "Learning curves",
         "The training figures are averages over an epoch, taken with dropout and "
         "augmentation while the weights change, so they can look worse than those of "
-        "the finished epoch.",
+        "the finished epoch; their loss includes label smoothing and class weights.",
     ),
     "confusion_matrix": (
         "Confusion matrix, in images",
@@ -68,7 +68,7 @@ def write_report(model_dir: str | os.PathLike) -> pathlib.Path:
     """
     run = Run(pathlib.Path(model_dir))
     note = run.read_config()
-    if not run.complete or not run.metrics.exists():
+    if not run.evaluation.exists() or not run.metrics.exists():
         raise UsageError(
             f"{run.path}: this run has not finished, so there is nothing to report; "
             "go on with it by kcnn train --resume"

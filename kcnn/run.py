@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
-import shutil
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +13,20 @@ from kcnn.config import Config
 from kcnn.errors import RunError, UsageError
 from kcnn.files import write_csv, write_json
 from kcnn.spec import ImageSpec
+
+EXPORT_DIR = "saved_models"
+
+# The pictures in plots/, each a PNG.
+PLOTS = (
+    "learning_curves",
+    "confusion_matrix",
+    "confusion_matrix_normalized",
+    "mistakes",
+    "reliability",
+    "per_class",
+    "training_images",
+    "architecture",
+)
 
 
 class Run:
@@ -37,8 +51,8 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the run was trained and evaluated."""
-        return self.evaluation.exists()
+        """Whether the run was trained, evaluated and pictured, the page last."""
+        return self.evaluation.exists() and self.report.exists()
 
     def begin(self, note: Mapping[str, Any]) -> None:
         """Make the directory with its config.json, in place of an earlier run."""
@@ -46,46 +60,64 @@ class Run:
         self.plots.mkdir(parents=True, exist_ok=True)
         write_json(self.config, note)
 
+    def files(self) -> list[pathlib.Path]:
+        """Return what a run writes here and is there, without empty folders."""
+        named = [self.config, self.metrics, self.evaluation, self.predictions]
+        named += [self.report, self.state, self.weights]
+        named += [self.plots / f"{name}.png" for name in PLOTS]
+        named += self.tensorboard.glob("events.out.tfevents.*")
+        return [path for path in named if path.exists()]
+
     def clear(self) -> None:
         """Remove what a run writes, and nothing else that lies in the directory."""
-        for path in (self.config, self.metrics, self.evaluation, self.predictions):
-            path.unlink(missing_ok=True)
-        self.report.unlink(missing_ok=True)
-        for folder in (self.plots, self.state.parent, self.tensorboard):
-            if folder.exists():
-                shutil.rmtree(folder)
+        for path in self.files():
+            path.unlink()
 
     def read_config(self) -> dict[str, Any]:
         """Return config.json; raises UsageError if this is no run of kcnn."""
-        try:
-            return json.loads(self.config.read_text())
-        except FileNotFoundError:
+        if not self.config.exists():
             raise UsageError(
                 f"{self.path}: no run here; expected a folder with config.json, as "
                 "kcnn train writes it"
-            ) from None
-        except ValueError as error:
-            raise RunError(f"{self.config}: damaged: {error}") from None
+            )
+        return _read_json(self.config, ("config", "spec", "data", "experiment"))
 
     def read_evaluation(self) -> dict[str, Any]:
         """Return evaluation.json of a complete run."""
-        return json.loads(self.evaluation.read_text())
+        return _read_json(self.evaluation, ("test", "timing"))
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write metrics.csv, a row an epoch."""
         write_csv(self.metrics, rows)
 
 
+def _read_json(path: pathlib.Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Read a JSON object with some keys; raises RunError if it is damaged."""
+    try:
+        value = json.loads(path.read_text())
+        missing = [key for key in keys if key not in value]
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    if missing or not isinstance(value, dict):
+        raise RunError(f"{path}: damaged: it has no {', '.join(missing)}")
+    return value
+
+
 def config_of(note: Mapping[str, Any]) -> Config:
     """Return the Config of a config.json."""
+    if not isinstance(note["config"], dict):
+        raise RunError("config.json: damaged: config is no object")
     return Config.from_dict(note["config"])
 
 
 def spec_of(note: Mapping[str, Any]) -> ImageSpec:
     """Return the ImageSpec of a config.json."""
     spec = note["spec"]
-    names = tuple(spec["class_names"])
-    return ImageSpec(spec["height"], spec["width"], spec["channels"], names)
+    try:
+        names = tuple(spec["class_names"])
+        return ImageSpec(spec["height"], spec["width"], spec["channels"], names)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"config.json: damaged: spec has no {error}") from None
 
 
 def load_model(run: Run):
@@ -96,6 +128,11 @@ def load_model(run: Run):
     from kcnn import checkpoint, models
 
     note = run.read_config()
+    if not run.weights.exists():
+        raise UsageError(
+            f"{run.path}: the run is not complete; kcnn train --resume "
+            f"--model_dir={run.path} goes on with it"
+        )
     model = models.build_model(config_of(note), spec_of(note), augment=False)
     arrays, _ = checkpoint.load(run.weights)
     try:
@@ -112,6 +149,19 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
             {key: float(text) if text else None for key, text in row.items()}
             for row in csv.DictReader(file)
         ]
+
+
+def export_base(folder: str | None, name: str) -> pathlib.Path | None:
+    """Return the folder of an export's versions; None where `folder` is empty.
+
+    Raises UsageError for a name that is no plain name of a folder.
+    """
+    if not re.fullmatch(r"\w[\w.,=+-]*", name):
+        raise UsageError(
+            f"--export_name: got {name!r}, expected letters, digits and . , = + - _"
+        )
+    folder = EXPORT_DIR if folder is None else folder
+    return pathlib.Path(folder) / name if folder else None
 
 
 def new_model_dir(root: pathlib.Path, name: str) -> pathlib.Path:

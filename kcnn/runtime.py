@@ -30,12 +30,16 @@ def start_tensorflow() -> None:
     Keras is set to another backend.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # What TensorFlow logs as an error it also raises.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _standard_error_filtered():
         import keras
         import tensorflow as tf
 
-        tf.config.list_physical_devices()
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)  # leave room for others
+        # float32 is float32: what is evaluated must be what is exported.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         tf.constant(0) + 1
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
@@ -75,11 +79,16 @@ class Precision(NamedTuple):
 
 def choose_precision(requested: str) -> Precision:
     """Return the policy for `--precision`; auto is mixed where hardware has it."""
-    if requested != "auto":
-        return Precision(requested, "as asked")
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
+    if requested == "mixed_float16" and not gpus:
+        raise UsageError(
+            "--precision=mixed_float16 needs a GPU: on a processor it is hundreds of "
+            "times slower than mixed_bfloat16 or float32"
+        )
+    if requested != "auto":
+        return Precision(requested, "as asked")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         capability = details.get("compute_capability", (0, 0))

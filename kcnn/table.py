@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,16 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def render(
-    rows: Sequence[Mapping[str, Any]], form: str, right: Collection[str] = ()
+    rows: Sequence[Mapping[str, Any]],
+    form: str,
+    below: Sequence[str] = (),
+    right: Collection[str] = (),
 ) -> str:
     """Return rows, all with the same keys, in one of FORMATS, or markdown or latex.
 
-    Columns of numbers are set to the right, and so are those named in `right`.
+    In a table the values under the keys `below` stand in lines of their own beneath
+    their row, because they are long. Columns of numbers are set to the right, and so
+    are those named in `right`.
     """
     if form == "json":
         return json.dumps(list(rows), indent=2, ensure_ascii=False)
@@ -37,7 +43,7 @@ def render(
         return text.getvalue().rstrip("\n")
     if not rows:
         return ""
-    keys = list(rows[0])
+    keys = [key for key in rows[0] if form != "table" or key not in below]
     cells = [keys, *([_text(row[key]) for key in keys] for row in rows)]
     to_right = [
         key in right or all(isinstance(row[key], int | float | None) for row in rows)
@@ -47,7 +53,8 @@ def render(
         return _markdown(cells, to_right)
     if form == "latex":
         return _latex(cells, to_right)
-    return _in_columns(cells, to_right)
+    lines = _in_columns(cells, to_right)
+    return "\n".join(_with_lines_below(lines, rows, below) if below else lines)
 
 
 def escape_markdown(text: str) -> str:
@@ -55,16 +62,32 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 
-def _in_columns(cells: list[list[str]], to_right: list[bool]) -> str:
+def _in_columns(cells: list[list[str]], to_right: list[bool]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
+    return [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(line, widths, to_right, strict=True)
         ).rstrip()
         for line in cells
     ]
-    return "\n".join(lines)
+
+
+def _with_lines_below(
+    lines: list[str], rows: Sequence[Mapping[str, Any]], below: Sequence[str]
+) -> list[str]:
+    blocks = [lines[0]]
+    for line, row in zip(lines[1:], rows, strict=True):
+        blocks += ["", line]
+        for key in below:
+            blocks += textwrap.wrap(
+                str(row[key]),
+                88,
+                initial_indent="    ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
+    return blocks
 
 
 def _markdown(cells: list[list[str]], to_right: list[bool]) -> str:
@@ -91,4 +114,4 @@ def _text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return str(value).replace("\n", "\\n")

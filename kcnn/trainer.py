@@ -29,6 +29,7 @@ from kcnn import (
 )
 from kcnn.config import Config
 from kcnn.datasets import Dataset, Split
+from kcnn.errors import UsageError
 from kcnn.files import replacing, write_json
 from kcnn.fitting import Fitting, History
 from kcnn.knobs import show
@@ -56,7 +57,6 @@ def train(
     progress: Progress,
     *,
     about: dict[str, Any],
-    export_base: pathlib.Path | None,
     resume: bool = False,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Trained:
@@ -66,8 +66,8 @@ def train(
         config: the recipe.
         run: an empty run directory, or one to go on with.
         progress: what the user sees.
-        about: `command`, `experiment` and `reported`, kept with the run.
-        export_base: folder of the SavedModel's versions; None exports nothing.
+        about: kept with the run: `command`, `experiment`, `reported`, and
+            `export_base`, the folder of the SavedModel's versions or nothing.
         resume: go on from the run's last checkpoint.
         on_epoch: called with each row of metrics.csv when it is written.
 
@@ -83,14 +83,20 @@ def train(
     model = models.build_model(config, data.spec, policy=precision.policy)
     batches = pipeline.evaluation_batches(data.train, config.batch_size)
     preprocessing.measure_statistics(model, batches)
+    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+    shortened = models.shorten_batch_norm(model, config, steps * config.epochs)
     jit_compile = runtime.choose_jit(config.jit_compile, model)
+    model.jit_compile = jit_compile  # for its predictions too
 
     note = _describe(config, run, data, model, precision, jit_compile) | about
     _announce(progress, config, data, note)
-    if not resume:
+    if shortened:
+        progress.note("", shortened)
+    if resume:
+        _check_same_data(run, note)
+    else:
         run.begin(note)
 
-    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
     schedule = optimization.build_schedule(config, steps)
     optimizer = optimization.build_optimizer(config, schedule, precision.policy)
     loop = TrainingLoop(model, optimizer, config, jit_compile)
@@ -102,13 +108,13 @@ def train(
 
     final = models.build_model(config, data.spec, augment=False)
     final.set_weights(weights)
+    final.jit_compile = False  # as the export computes
     scores, test_logits = _evaluate_splits(final, config, data)
     _save_predictions(run, data.test, test_logits)
     exported = None
-    if export_base is not None:
-        exported = export_and_check(
-            final, data.spec, data.test, export_base, scores, note
-        )
+    if about["export_base"]:
+        base = pathlib.Path(about["export_base"])
+        exported = export_and_check(final, data.spec, data.test, base, scores, note)
     result = scores | {
         "skipped_files": [{"file": f, "reason": r} for f, r in data.skipped],
         "timing": _timing(fitting.history, data, scores, began),
@@ -119,6 +125,18 @@ def train(
     }
     write_json(run.evaluation, result)
     return Trained(data, final, test_logits, result)
+
+
+def _check_same_data(run: Run, note: dict[str, Any]) -> None:
+    """Refuse to go on with a run whose data set has changed."""
+    before = run.read_config()
+    for name in ("train", "validation", "test"):
+        was, now = before["data"].get(name), note["data"][name]
+        if was != now:
+            raise UsageError(
+                f"--resume: the data set has changed: {now} {name} images, {was} when "
+                "the run began"
+            )
 
 
 def score_split(
@@ -149,8 +167,7 @@ def export_and_check(
         "test": {key: scores["test"][key] for key in figures},
         **{k: note[k] for k in ("config", "command", "versions", "commit")},
     }
-    path = export.export_model(model, spec, base, card)
-    return export.check_export(path, model, first_images(test))
+    return export.export_model(model, spec, base, card, first_images(test))
 
 
 def first_images(split: Split, limit: int = _EXPORT_CHECK_IMAGES) -> np.ndarray:

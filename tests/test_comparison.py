@@ -29,6 +29,8 @@ def write_run(
         "config": config,
         "started": f"2026-01-01T00:00:{started:02}+00:00",
         "experiment": experiment,
+        "spec": {},
+        "data": {},
         "model": {"parameters": 1234, "flops": 2_500_000},
     }
     (path / "config.json").write_text(json.dumps(note))

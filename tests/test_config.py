@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kcnn.config import KNOBS, MODELS, Config
+from kcnn.config import KNOBS, MODELS, Config, overlay
 from kcnn.errors import UsageError
 from kcnn.knobs import By, parse, show
 
@@ -113,3 +113,15 @@ def test_declarations_are_sound(name):
 def test_parse_reads_what_show_writes(name, text, value):
     assert parse(KNOBS[name], text) == value
     assert parse(KNOBS[name], show(value)) == value
+
+
+def test_a_new_optimizer_brings_its_own_learning_rate():
+    base = {"optimizer": "adadelta", "learning_rate": 0.001, "epochs": 3}
+    assert overlay(base, {"optimizer": "adadelta"}) == base
+    assert overlay(base, {"optimizer": "sgd"}) == {"optimizer": "sgd", "epochs": 3}
+    given = {"optimizer": "sgd", "learning_rate": 0.5}
+    assert overlay(base, given) == {**given, "epochs": 3}
+    assert overlay({"learning_rate": 0.1}, {"optimizer": "adam"}) == {
+        "learning_rate": 0.1,  # adam is the default that it was meant for
+        "optimizer": "adam",
+    }

@@ -15,7 +15,7 @@ def pixels(split):
     return np.concatenate(list(pipeline.evaluation_batches(split, 256)))
 
 
-@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+@pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_digits_are_scaled_and_resized(cache):
     data = datasets.load(Config(cache=cache))
     assert data.spec == ImageSpec(28, 28, 1, tuple("0123456789"))
@@ -145,3 +145,17 @@ def test_load_split_without_that_split():
     config = Config(validation_fraction=0.0)
     with pytest.raises(UsageError, match="digits has no validation split"):
         datasets.load_split(config, "validation", ImageSpec(28, 28, 1, ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [
+        ({"cache": "none"}, "--cache"),
+        ({"strict": True}, "--strict"),
+        ({"data_dir": "/somewhere"}, "--data_dir"),
+        ({"dataset": "digits:8"}, "--dataset"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(settings, flag):
+    with pytest.raises(UsageError, match=flag):
+        datasets.load(Config(**settings))

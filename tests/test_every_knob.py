@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kcnn import datasets, pipeline, runtime
 from kcnn.config import KNOBS, Config
@@ -176,7 +177,7 @@ def test_data_dir_is_where_tensorflow_datasets_looks(mnist_dir, monkeypatch, tmp
     assert len(datasets.load(config).test) == 10_000
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_precision_is_the_policy_of_the_network(policy):
     asked = runtime.choose_precision(Config(precision=policy).precision)
     model = build_model(Config(), SPEC, policy=asked.policy)
@@ -228,3 +229,13 @@ def test_jit_compile_is_obeyed_or_refused():
         for choice in (True, False)
     ]
     assert [loop._step._jit_compile for loop in loops] == [True, False]
+    batch = (np.zeros((4, 28, 28, 1), np.uint8), np.eye(10, dtype=np.float32)[:4])
+    for loop in loops:
+        loop.run(iter(tf.data.Dataset.from_tensors(batch)), 1)
+        assert loop.totals().loss == pytest.approx(np.log(10), rel=0.05)
+
+
+def test_float16_needs_a_gpu():
+    if not tf.config.list_physical_devices("GPU"):
+        with pytest.raises(UsageError, match="needs a GPU"):
+            runtime.choose_precision("mixed_float16")

@@ -117,7 +117,7 @@ def test_hidden_files_are_ignored_and_others_noted(flat):
     assert len(data.train) + len(data.test) == 20
     assert data.skipped == []
     assert data.notes[0] == (
-        "2 files not named as images ignored, such as cat/notes.txt"
+        "2 paths are no image in a class folder and ignored: cat/notes.txt ..."
     )
 
 
@@ -252,7 +252,7 @@ def test_refuses_classes_that_are_not_trained(divided):
 
 def test_refuses_two_validation_folders(divided):
     paint(divided / "val/cat/1.png")
-    with pytest.raises(UsageError, match="has both validation/ and val/"):
+    with pytest.raises(UsageError, match="both val/ and validation/ are validation"):
         load(divided)
 
 
@@ -266,3 +266,16 @@ def test_only_a_test_folder_can_be_evaluated_but_not_trained(divided):
     assert pixels(split).shape == (8, 4, 4, 3) and class_names == ("cat", "dog")
     with pytest.raises(UsageError, match="has no train split, only test"):
         load(divided)
+
+
+def test_folders_beside_the_splits_and_loose_files_are_noted(divided):
+    paint(divided / "unlabelled/some/1.png")
+    paint(divided / "loose.png")
+    assert "2 paths are no image in a class folder" in load(divided).notes[0]
+
+
+def test_split_folders_may_be_written_large_and_valid_is_validation(divided):
+    (divided / "train").rename(divided / "Train")
+    (divided / "validation").rename(divided / "valid")
+    assert load(divided).spec.class_names == ("cat", "dog")
+    assert load(divided, validation_fraction=0.1).validation is not None

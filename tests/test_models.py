@@ -6,7 +6,7 @@ import pytest
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.experiments import EXPERIMENTS
-from kcnn.models import MODELS, build_model
+from kcnn.models import MODELS, build_model, shorten_batch_norm
 from kcnn.spec import ImageSpec
 from kcnn.summary import model_summary
 
@@ -174,3 +174,28 @@ def test_flops_agree_with_tensorflows_profiler():
     counted = tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
     # TensorFlow also counts pooling and rescaling, a few percent.
     assert model_summary(model)["flops"] == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "momentum"),
+    [
+        ({"model": "convnet"}, 20, 0.5),
+        ({"model": "convnet"}, 5, 0.0),
+        ({"model": "convnet"}, 100, 0.9),
+        ({"model": "convnet"}, 5000, 0.9),
+        ({"model": "convnet", "batch_norm_momentum": 0.99}, 20, 0.99),
+        ({"model": "tutorial", "batch_norm": 2}, 40, 0.75),
+    ],
+)
+def test_batch_norm_keeps_up_in_a_short_run(settings, steps, momentum):
+    config = Config(**settings)
+    model = build_model(config, DIGITS)
+    note = shorten_batch_norm(model, config, steps)
+    norms = [layer for layer in model.layers if "batch_norm" in layer.name]
+    assert [layer.momentum for layer in norms] == [momentum] * 2
+    assert (note is not None) == (momentum < 0.9)
+
+
+def test_without_batch_norm_there_is_nothing_to_shorten():
+    config = Config(model="mlp")
+    assert shorten_batch_norm(build_model(config, DIGITS), config, 3) is None

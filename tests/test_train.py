@@ -127,11 +127,12 @@ def test_evaluate_refuses_other_classes(trained, kcnn):
 
 def test_export_again_makes_the_next_version(trained, kcnn):
     folder, _ = trained
-    for version in (1, 2):
-        done = kcnn("export", "run", "--export_name=again", cwd=folder)
-        assert done.returncode == 0, done.stderr
-        assert f"saved_models/again/{version}" in done.stdout
-    assert sorted(os.listdir(folder / "saved_models" / "again")) == ["1", "2"]
+    done = kcnn("export", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "saved_models/stripes-convnet/2" in done.stdout
+    other = kcnn("export", "run", "--export_dir=b", "--export_name=n", cwd=folder)
+    assert other.returncode == 0, other.stderr
+    assert os.listdir(folder / "b" / "n") == ["1"]
 
 
 def test_predict_labels_files_and_names_what_is_no_image(trained, kcnn):
@@ -211,20 +212,28 @@ def test_divergence_stops_at_once_and_says_where(kcnn, npz, tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "not a finite number at step" in done.stderr
+    assert "is not a finite number (epoch" in done.stderr
     assert "--learning_rate" in done.stderr
     assert (tmp_path / "run" / "config.json").exists()
     assert not (tmp_path / "run" / "evaluation.json").exists()
 
 
+EVERYTHING = ["--model=convnet", "--filters=4", "--standardize=pixel", "--keep=best"]
+EVERYTHING += ["--ema_momentum=0.9", "--early_stopping=110", "--class_weight=balanced"]
+
+
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("number", "status", "more"),
+    [
+        (signal.SIGINT, 130, [*TINY, "--translate=0.1"]),
+        (signal.SIGTERM, 143, EVERYTHING),
+    ],
 )
 def test_a_signal_keeps_the_state_and_resume_ends_as_if_nothing_had_been(
-    kcnn, npz, tmp_path, number, status
+    kcnn, npz, tmp_path, number, status, more
 ):
-    flags = [f"--dataset=npz:{npz}", *TINY, "--epochs=300", "--dropout=0.3"]
-    flags += ["--batch_size=4", "--export_dir=", "--translate=0.1"]
+    flags = [f"--dataset=npz:{npz}", *more, "--epochs=120", "--dropout=0.3"]
+    flags += ["--batch_size=8", "--export_dir="]
     kcnn("train", *flags, "--model_dir=whole")
     command = [sys.executable, "-m", "kcnn", "train", *flags, "--model_dir=cut"]
     process = subprocess.Popen(
@@ -245,10 +254,11 @@ def test_a_signal_keeps_the_state_and_resume_ends_as_if_nothing_had_been(
     assert time.monotonic() - began < 10
     assert "--resume --model_dir=cut" in error and error.count("\n") == 1
     other = kcnn("train", "--resume", "--model_dir=cut", "--epochs=5")
-    assert (other.returncode, "--epochs=300" in other.stderr) == (2, True)
-    done = kcnn("train", "--resume", "--model_dir=cut", "--export_dir=")
+    assert (other.returncode, "--epochs=120" in other.stderr) == (2, True)
+    done = kcnn("train", "--resume", "--model_dir=cut")
     assert done.returncode == 0, done.stderr
-    assert "epoch   3/" not in done.stdout or "epoch   1/" not in done.stdout
+    assert "epoch   2/" not in done.stdout
+    assert not (tmp_path / "saved_models").exists()  # as the run was begun
     whole, cut = (
         json.loads((tmp_path / name / "evaluation.json").read_text())
         for name in ("whole", "cut")
@@ -351,4 +361,82 @@ def test_a_reader_that_goes_does_not_stop_the_training(npz, tmp_path):
         process.stdout.close()
         error = process.stderr.read()
     assert (process.returncode, error) == (0, b"")
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "plots/mistakes.png", "report.html"])
+def test_files_of_someone_else_are_not_replaced(kcnn, npz, tmp_path, name):
+    path = tmp_path / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    done = kcnn("train", f"--dataset=npz:{npz}", *TINY, "--model_dir=mine")
+    assert done.returncode == 2
+    assert name in done.stderr and "--overwrite" in done.stderr
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "command", "status"),
+    [
+        ("config.json", "{", "evaluate", 1),
+        ("config.json", "[1]", "summary", 1),
+        ("config.json", "{}", "export", 1),
+        ("evaluation.json", "{", "export", 1),
+        ("checkpoints/model.npz", "", "evaluate", 1),
+        ("checkpoints/model.npz", None, "evaluate", 2),
+    ],
+)
+def test_a_damaged_run_is_named_in_one_line(
+    trained, kcnn, tmp_path, file, content, command, status
+):
+    import shutil
+
+    folder, _ = trained
+    shutil.copytree(folder / "run", tmp_path / "run")
+    if content is None:
+        (tmp_path / "run" / file).unlink()
+    else:
+        (tmp_path / "run" / file).write_text(content)
+    done = kcnn(command, tmp_path / "run", cwd=folder)
+    assert done.returncode == status, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    "file", ["assets.extra/kcnn.json", "saved_model.pb", "variables/variables.index"]
+)
+def test_a_damaged_export_is_named_in_one_line(trained, kcnn, tmp_path, file):
+    import shutil
+
+    folder, _ = trained
+    shutil.copytree(folder / "saved_models" / "stripes-convnet" / "1", tmp_path / "m")
+    data = (tmp_path / "m" / file).read_bytes()
+    (tmp_path / "m" / file).write_bytes(data[: len(data) // 2])
+    done = kcnn("evaluate", tmp_path / "m", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "damaged" in done.stderr, done.stderr
+
+
+def test_a_flag_brings_its_own_defaults_over_a_config(trained, kcnn):
+    folder, _ = trained
+    flags = ["--config=run/config.json", "--optimizer=sgd", "--model=mlp", "--epochs=1"]
+    done = kcnn("train", *flags, "--export_dir=", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "sgd, learning rate 0.05" in done.stdout
+    same = kcnn("train", "--config=run/config.json", "--optimizer=adam", cwd=folder)
+    assert "adam, learning rate 0.01" in same.stdout  # the run's own, as before
+
+
+def test_resume_refuses_data_that_has_changed(kcnn, tmp_path):
+    write_npz(tmp_path / "a.npz")
+    flags = ["--dataset=npz:a.npz", *TINY, "--model_dir=run", "--export_dir="]
+    assert kcnn("train", *flags).returncode == 0
+    (tmp_path / "run" / "report.html").unlink()  # as if it had been killed before
+    write_npz(tmp_path / "a.npz", n_train=60)
+    done = kcnn("train", "--resume", "--model_dir=run")
+    assert done.returncode == 2
+    assert "has changed" in done.stderr
+    write_npz(tmp_path / "a.npz")
+    again = kcnn("train", "--resume", "--model_dir=run")
+    assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "report.html").exists()

@@ -38,7 +38,7 @@ FLAGS = {
     "output": Knob("evaluate", "", "write the figures to this JSON file too"),
 }
 
-_KNOBS = ("dataset", "data_dir", "test_fraction", "strict", "cache", "batch_size")
+_KNOBS = ("dataset", "data_dir", "strict", "cache", "batch_size")
 
 
 class _Scorer(NamedTuple):
@@ -74,7 +74,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     name = values.split or "test"
     loaded = datasets.load_split(config, name, scorer.spec)
     split = loaded.split
-    _check_classes(loaded.class_names, scorer.spec.class_names)
+    datasets.check_classes(loaded.class_names, scorer.spec)
     began = time.perf_counter()
     logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
     seconds = time.perf_counter() - began
@@ -94,11 +94,15 @@ def main(values: FlagValues, arguments: list[str]) -> None:
 
 
 def _config(trained: Config, given: dict[str, Any]) -> Config:
-    """Return the data to score: the model's own, or another data set as it comes."""
-    settings = trained.to_dict()
+    """Return the data to score: the model's own, or another data set.
+
+    Another one is divided as the model's was, should it be the same that has moved.
+    """
+    settings = trained.to_dict() | given
     if "dataset" in given:
-        settings = {k: v for k, v in settings.items() if KNOBS[k].section != "data"}
-    return Config.from_dict(settings | given)
+        own = {name: KNOBS[name].default for name in ("train_size", "strict")}
+        settings |= own | {"data_dir": KNOBS["data_dir"].default} | given
+    return Config.from_dict(settings)
 
 
 def _run_scorer(path: pathlib.Path) -> _Scorer:
@@ -123,18 +127,6 @@ def _saved_model_scorer(path: pathlib.Path) -> _Scorer:
         return np.log(np.maximum(classifier.probabilities_of_batches(batches), tiny))
 
     return _Scorer(config_of(classifier.card), spec_of(classifier.card), score)
-
-
-def _check_classes(found: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Refuse labels that mean something else; classes the model has more are fine."""
-    if found != known[: len(found)]:
-        raise UsageError(
-            f"the data set's classes are {_some(found)}; the model's are {_some(known)}"
-        )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" ... ({len(names)})" if len(names) > 5 else "")
 
 
 def _text(result: dict[str, Any]) -> str:

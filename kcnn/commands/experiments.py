@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 from typing import Any
 
 from absl.flags import FlagValues
 
-from kcnn.errors import UsageError
-from kcnn.experiments import EXPERIMENTS, Experiment
+from kcnn.experiments import EXPERIMENTS, Experiment, matching
 from kcnn.knobs import Knob, show
 from kcnn.table import FORMATS, render
 
@@ -24,18 +22,9 @@ def define_knobs(values: FlagValues) -> None:
 def main(values: FlagValues, arguments: list[str]) -> None:
     """Print a row an experiment whose id or group matches a pattern; all without."""
     form = values.format or "table"
-    rows = [
-        _row(name, experiment, form)
-        for name, experiment in EXPERIMENTS.items()
-        if not arguments or any(_matches(p, name, experiment) for p in arguments)
-    ]
-    if not rows:
-        raise UsageError(f"no experiment is named like {' '.join(arguments)}")
-    print(render(rows, form))
-
-
-def _matches(pattern: str, name: str, experiment: Experiment) -> bool:
-    return any(fnmatch.fnmatch(text, pattern) for text in (name, experiment.group))
+    names = matching(arguments) if arguments else list(EXPERIMENTS)
+    rows = [_row(name, EXPERIMENTS[name], form) for name in names]
+    print(render(rows, form, below=("about", "settings")))
 
 
 def _row(name: str, experiment: Experiment, form: str) -> dict[str, Any]:

@@ -6,19 +6,29 @@ It is reloaded and compared with the model on real test images.
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 from absl.flags import FlagValues
 
 from kcnn import flags
 from kcnn.errors import UsageError
 from kcnn.knobs import Knob
-from kcnn.run import Run, config_of, load_model, spec_of
+from kcnn.run import (
+    EXPORT_DIR,
+    Run,
+    config_of,
+    export_base,
+    load_model,
+    spec_of,
+)
 
 USAGE = "kcnn export RUN [--export_dir=saved_models] [--export_name=NAME]"
 
 FLAGS = {
-    "export_dir": Knob("export", "saved_models", "where NAME/VERSION is written"),
-    "export_name": Knob("export", "", "NAME of the export (default: the run's folder)"),
+    "export_dir": Knob("export", EXPORT_DIR, "where NAME/VERSION is written"),
+    "export_name": Knob(
+        "export", "", "NAME of the export (default: the one the run was exported under)"
+    ),
 }
 
 
@@ -45,16 +55,25 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn import datasets, trainer
 
     config = config_of({"config": note["config"] | flags.knobs_given(values)})
-    folder = values.export_dir or FLAGS["export_dir"].default
-    name = values.export_name or run.path.resolve().name
+    name = values.export_name or _own_name(run, note)
+    base = export_base(values.export_dir, name)
+    if base is None:
+        raise UsageError("--export_dir: empty; name a folder")
     model = load_model(run)
     spec = spec_of(note)
-    test = datasets.load_split(config, "test", spec).split
+    loaded = datasets.load_split(config, "test", spec)
+    datasets.check_classes(loaded.class_names, spec)
     exported = trainer.export_and_check(
-        model, spec, test, pathlib.Path(folder) / name, run.read_evaluation(), note
+        model, spec, loaded.split, base, run.read_evaluation(), note
     )
     print(
         f"{exported['path']}: {', '.join(exported['signatures'])} agree with the run "
         f"on {exported['checked_images']} test images (largest difference of a "
         f"probability {exported['largest_difference']:.1g})"
     )
+
+
+def _own_name(run: Run, note: dict[str, Any]) -> str:
+    """Return the name that training exported the run under, or its folder's."""
+    exported = pathlib.Path(note.get("export_base") or "")
+    return exported.name or run.path.resolve().name

@@ -29,7 +29,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn import runtime
 
     runtime.start_tensorflow()
-    print(render([_row(name) for name in MODELS], values.format or "table"))
+    rows = [_row(name) for name in MODELS]
+    print(render(rows, values.format or "table", below=("what it is", "knobs")))
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def _row(name: str) -> dict[str, Any]:
     model = build_model(config, spec)
     size = model_summary(model)
     knobs = [
-        f"{knob}={show(getattr(config, knob)) or 'none'}"
+        f"--{knob}={show(getattr(config, knob)) or 'none'}"
         for knob, declared in KNOBS.items()
         if declared.section == "model"
         and knob != "model"

@@ -32,7 +32,6 @@ FLAGS = {
     "format": Knob("predict", "table", "form of the output", choices=FORMATS),
 }
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp"}
 _FILES_A_BATCH = 64
 
 
@@ -44,13 +43,15 @@ def main(values: FlagValues, arguments: list[str]) -> int:
     """Print a row an image and class; returns 2 if an image could not be read."""
     if not arguments:
         raise UsageError(f"no image given: {USAGE}")
-    paths = list(_files(arguments))
-    if not paths:
-        raise UsageError(f"no images in {', '.join(arguments)}")
+    _check_exist(arguments)
 
     from kcnn import runtime
 
     runtime.start_tensorflow()
+    paths = list(_files(arguments))
+    if not paths:
+        raise UsageError(f"no images in {', '.join(arguments)}")
+
     from kcnn.inference import Classifier, newest_export
 
     place = values.saved_model or newest_export(pathlib.Path("saved_models"))
@@ -70,18 +71,22 @@ def main(values: FlagValues, arguments: list[str]) -> int:
     return 2 if bad else 0
 
 
+def _check_exist(arguments: list[str]) -> None:
+    for argument in arguments:
+        if argument != "-" and not pathlib.Path(argument).exists():
+            raise UsageError(f"{argument}: no such file or folder")
+
+
 def _files(arguments: list[str]) -> Iterator[str]:
+    from kcnn.images import SUFFIXES
+
     for argument in arguments:
         path = pathlib.Path(argument)
-        if argument == "-":
-            yield argument
-        elif path.is_dir():
-            found = (p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        if argument != "-" and path.is_dir():
+            found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
             yield from map(str, sorted(found))
-        elif path.exists():
-            yield argument
         else:
-            raise UsageError(f"{argument}: no such file or folder")
+            yield argument
 
 
 def _label(classifier: Any, paths: list[str]) -> Iterator[tuple[str, Any]]:

@@ -31,9 +31,9 @@ FLAGS = {
     "format": Knob("summary", "table", "form of the layer table", choices=FORMATS),
 }
 
-# Shapes of the data sets that the experiments name; others: --image_size.
-_SHAPES = {"cifar10": (32, 32, 3), "cifar100": (32, 32, 3), "svhn_cropped": (32, 32, 3)}
-_GREY = (28, 28, 1)
+# Shapes of known data sets; for others --image_size and --color_mode.
+_SHAPES = dict.fromkeys(("digits", "mnist", "fashion_mnist", "kmnist"), (28, 28, 1))
+_SHAPES |= dict.fromkeys(("cifar10", "cifar100", "svhn_cropped"), (32, 32, 3))
 
 
 def define_knobs(values: FlagValues) -> None:
@@ -45,6 +45,9 @@ def define_knobs(values: FlagValues) -> None:
 def main(values: FlagValues, arguments: list[str]) -> None:
     """Print a model's layers and draw it."""
     config, spec = _model_of(values, arguments)
+    target = values.diagram or f"{config.model}.png"
+    if target != "none" and not target.lower().endswith((".png", ".svg")):
+        raise UsageError(f"--diagram: got {target!r}, expected a .png, a .svg or none")
 
     from kcnn import runtime
 
@@ -62,7 +65,6 @@ def main(values: FlagValues, arguments: list[str]) -> None:
             f"{size['parameters']:,} parameters ({size['trainable_parameters']:,} "
             f"trainable), {size['flops'] / 1e6:.3g} MFLOP an image forward"
         )
-    target = values.diagram or f"{config.model}.png"
     if target != "none":
         diagram.architecture(size["layers"], target, config.model)
         if form == "table":
@@ -80,7 +82,12 @@ def _model_of(values: FlagValues, arguments: list[str]) -> tuple[Config, ImageSp
         return config_of(note), spec_of(note)
     base = settings_of(values.experiment) if values.experiment else {}
     config = Config.from_dict(base | given)
-    height, width, channels = _SHAPES.get(config.dataset, _GREY)
+    if config.dataset not in _SHAPES:
+        raise UsageError(
+            f"--dataset: got {config.dataset!r}, expected one of {', '.join(_SHAPES)}; "
+            "for others give --image_size, --color_mode and --num_classes"
+        )
+    height, width, channels = _SHAPES[config.dataset]
     if config.image_size:
         height, width = config.image_size
     if config.color_mode != "auto":

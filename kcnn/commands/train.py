@@ -16,12 +16,12 @@ from typing import Any
 from absl.flags import FlagValues
 
 from kcnn import flags, tensorboard
-from kcnn.config import Config
+from kcnn.config import Config, overlay
 from kcnn.errors import RunError, UsageError
 from kcnn.experiments import EXPERIMENTS, settings_of
 from kcnn.knobs import Knob, show
 from kcnn.progress import Progress
-from kcnn.run import Run, config_of, new_model_dir
+from kcnn.run import EXPORT_DIR, Run, config_of, export_base, new_model_dir
 
 USAGE = "kcnn train [--dataset=NAME] [--model=NAME | --experiment=ID] [--flags]"
 
@@ -32,7 +32,7 @@ FLAGS = {
         "train", "", "folder of this run (default: the next free runs/NAME-N)"
     ),
     "export_dir": Knob(
-        "train", "saved_models", "where NAME/VERSION is exported to; empty: nowhere"
+        "train", EXPORT_DIR, "where NAME/VERSION is exported to; empty: nowhere"
     ),
     "export_name": Knob(
         "train", "", "NAME of the export (default: the experiment, or DATASET-MODEL)"
@@ -56,13 +56,17 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     """Train as the flags say."""
     if arguments:
         raise UsageError(f"{arguments[0]}: unexpected; flags are given as --name=value")
-    experiment = values.experiment or None
     if values.resume:
-        run, config, experiment = _run_to_resume(values)
+        run, config, note = _run_to_resume(values)
+        experiment, export_to = note["experiment"], note.get("export_base")
     else:
         config = Config.from_dict(_settings(values))
+        experiment, export_to = values.experiment or None, None
         run = _new_run(values, _name(config, experiment))
-    export_base = _export_base(values, _name(config, experiment))
+    if export_to is None or _given(values, "export_dir", "export_name"):
+        export_to = _export_base(values, _name(config, experiment))
+    if export_to:
+        _check_writable(pathlib.Path(export_to))
 
     if values.tensorboard:
         tensorboard.check_installed()
@@ -72,22 +76,21 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     runtime.start_tensorflow()
     from kcnn import pictures, report, trainer
 
-    progress = Progress(sys.stdout)
-    trained = trainer.train(
-        config,
-        run,
-        progress,
-        about={
-            "command": shlex.join(["kcnn", *sys.argv[1:]]),
-            "experiment": experiment,
-            "reported": _reported(experiment),
-        },
-        export_base=export_base,
-        resume=bool(values.resume),
-        on_epoch=tensorboard.epoch_logger(run.tensorboard)
-        if values.tensorboard
-        else None,
-    )
+    log = tensorboard.epoch_logger(run.tensorboard) if values.tensorboard else None
+    with Progress(sys.stdout) as progress:
+        trained = trainer.train(
+            config,
+            run,
+            progress,
+            about={
+                "command": shlex.join(["kcnn", *sys.argv[1:]]),
+                "experiment": experiment,
+                "reported": _reported(experiment),
+                "export_base": export_to,
+            },
+            resume=bool(values.resume),
+            on_epoch=log,
+        )
     pictures.draw(run, config, trained)
     page = report.write_report(run.path)
     _conclude(progress, trained.evaluation, page)
@@ -102,19 +105,19 @@ def _settings(values: FlagValues) -> dict[str, Any]:
         base = settings_of(values.experiment)
     elif values.config:
         base = _settings_in_file(pathlib.Path(values.config))
-    return base | flags.knobs_given(values)
+    return overlay(base, flags.knobs_given(values))
 
 
 def _settings_in_file(path: pathlib.Path) -> dict[str, Any]:
     try:
         note = json.loads(path.read_text())
-        return dict(note["config"])
+        if isinstance(note, dict) and isinstance(note.get("config"), dict):
+            return dict(note["config"])
     except FileNotFoundError:
         raise UsageError(f"--config={path}: no such file") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"--config={path}: not a config.json as kcnn train writes it"
-        ) from None
+    except (ValueError, OSError):
+        pass  # said below
+    raise UsageError(f"--config={path}: not a config.json as kcnn train writes it")
 
 
 def _name(config: Config, experiment: str | None) -> str:
@@ -134,15 +137,21 @@ def _new_run(values: FlagValues, name: str) -> Run:
             f"--model_dir={path}: there is a run already; give another folder, "
             "--overwrite to replace it or --resume to go on with it"
         )
+    if run.files() and not values.overwrite:
+        raise UsageError(
+            f"--model_dir={path}: {run.files()[0]} is in the way, of no run of kcnn; "
+            "give another folder, or --overwrite to replace it"
+        )
     _check_writable(path)
     return run
 
 
-def _run_to_resume(values: FlagValues) -> tuple[Run, Config, str | None]:
+def _run_to_resume(values: FlagValues) -> tuple[Run, Config, dict[str, Any]]:
     if not values.model_dir:
         raise UsageError("--resume: say which run to go on with: --model_dir=DIR")
-    if values.overwrite:
-        raise UsageError("--resume and --overwrite: give one of them")
+    for other in ("overwrite", "config"):
+        if values[other].value:
+            raise UsageError(f"--resume and --{other}: give one of them")
     run = Run(values.model_dir)
     note = run.read_config()
     if run.complete:
@@ -158,20 +167,19 @@ def _run_to_resume(values: FlagValues) -> tuple[Run, Config, str | None]:
     if values.experiment and values.experiment != note["experiment"]:
         raise UsageError(f"--resume: the run's experiment is {note['experiment']}")
     _check_writable(run.path)
-    return run, config, note["experiment"]
+    return run, config, note
 
 
-def _export_base(values: FlagValues, name: str) -> pathlib.Path | None:
-    folder = FLAGS["export_dir"].default
-    if values.export_dir is not None:
-        folder = values.export_dir
-    if not folder:
-        if values.export_name:
-            raise UsageError("--export_name changes nothing with an empty --export_dir")
-        return None
-    base = pathlib.Path(folder) / (values.export_name or name)
-    _check_writable(base)
-    return base
+def _given(values: FlagValues, *names: str) -> bool:
+    return any(values[name].value is not None for name in names)
+
+
+def _export_base(values: FlagValues, name: str) -> str:
+    """Return the folder of the export's versions, or nothing for no export."""
+    base = export_base(values.export_dir, values.export_name or name)
+    if base is None and values.export_name:
+        raise UsageError("--export_name changes nothing with an empty --export_dir")
+    return str(base or "")
 
 
 def _check_writable(path: pathlib.Path) -> None:
@@ -188,7 +196,9 @@ def _check_writable(path: pathlib.Path) -> None:
 def _reported(experiment: str | None) -> dict[str, Any] | None:
     if experiment is None:
         return None
-    entry = EXPERIMENTS[experiment]
+    entry = EXPERIMENTS.get(experiment)
+    if entry is None:  # a run of another version of kcnn
+        return None
     return {
         "accuracy": entry.reported.accuracy,
         "loss": entry.reported.loss,

@@ -1,0 +1,109 @@
+"""Steps, epochs and signals, in this process."""
+
+import os
+import signal
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kcnn import datasets, pipeline
+from kcnn.config import Config
+from kcnn.errors import Interrupted, RunError
+from kcnn.fitting import Fitting
+from kcnn.loop import TrainingLoop
+from kcnn.models import build_model
+from kcnn.optimization import build_optimizer, build_schedule
+from kcnn.progress import Progress
+from kcnn.run import Run
+
+
+def fitting_of(npz, model_dir, on_epoch=None, **settings):
+    config = Config(
+        dataset=f"npz:{npz}", model="mlp", dense_units=(4,), dropout=0.2, **settings
+    )
+    data = datasets.load(config)
+    keras.utils.set_random_seed(config.random_seed)
+    model = build_model(config, data.spec)
+    schedule = build_schedule(
+        config, pipeline.steps_per_epoch(data.train, config.batch_size)
+    )
+    optimizer = build_optimizer(config, schedule, "float32")
+    loop = TrainingLoop(model, optimizer, config, jit_compile=False)
+    run = Run(model_dir)
+    return Fitting(config, data, loop, schedule, run, Progress(None), on_epoch)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_signal_in_an_epochs_last_step_loses_nothing(npz, tmp_path, keep, stop_after):
+    """With one step an epoch a signal always comes in the last one."""
+    settings = {"epochs": 3, "batch_size": 128, "keep": keep, "learning_rate": 0.3}
+    whole = fitting_of(npz, tmp_path / "whole", **settings)
+    expected = whole.fit()
+
+    def stop(row):
+        if row["epoch"] == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM") as caught:
+        fitting_of(npz, tmp_path / "cut", stop, **settings).fit()
+    assert caught.value.exit_status == 143
+    resumed = fitting_of(npz, tmp_path / "cut", **settings)
+    resumed.resume()
+    assert len(resumed.history.rows) == stop_after
+    for found, weights in zip(resumed.fit(), expected, strict=True):
+        np.testing.assert_array_equal(found, weights)
+    keys = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    for a, b in zip(resumed.history.rows, whole.history.rows, strict=True):
+        assert [a[key] for key in keys] == [b[key] for key in keys]
+
+
+def test_steps_that_loss_scaling_leaves_out_are_counted(npz, tmp_path):
+    fitting = fitting_of(npz, tmp_path / "run", epochs=2, batch_size=16)
+    inner = build_optimizer(fitting.config, fitting.schedule, "float32")
+    scaled = keras.optimizers.LossScaleOptimizer(inner)
+    fitting.loop = TrainingLoop(
+        fitting.loop.model, scaled, fitting.config, jit_compile=False
+    )
+    scaled.dynamic_scale.assign(np.inf)  # every gradient overflows
+    fitting.fit()
+    assert fitting.loop.steps_done == 2 * fitting.steps == 12
+    assert scaled.iterations.numpy() == 0, "no step overflowed: nothing was tested"
+    assert len(fitting.history.rows) == 2
+
+
+def test_the_first_bad_step_is_named(npz, tmp_path):
+    fitting = fitting_of(npz, tmp_path / "run", epochs=4, batch_size=16)
+    spoil = fitting.loop.model.get_layer("logits").kernel
+
+    def at_the_end_of(row):
+        if row["epoch"] == 2:
+            spoil.assign(np.full(spoil.shape, np.nan, np.float32))
+
+    fitting.on_epoch = at_the_end_of
+    with pytest.raises(RunError) as caught:
+        fitting.fit()
+    assert f"loss at step {2 * fitting.steps} is not" in str(caught.value)
+    assert "epoch 3" in str(caught.value) and "2 epochs before" in str(caught.value)
+
+
+def test_averaged_weights_follow_the_formula():
+    config = Config(model="mlp", dense_units=(), ema_momentum=0.5)
+    weight = keras.Variable(np.zeros(1, np.float32))
+
+    model = types.SimpleNamespace(
+        weights=[weight], variables=[weight], trainable_variables=[weight]
+    )
+    schedule = build_schedule(config, 1)
+    optimizer = build_optimizer(config, schedule, "float32")
+    loop = TrainingLoop(model, optimizer, config, jit_compile=False)
+    expected = 0.0
+    for step, value in enumerate([1.0, 4.0, 2.0]):
+        weight.assign([value])
+        loop._average_weights(tf.constant(step, tf.int64))
+        momentum = min(0.5, (1 + step) / (10 + step))
+        expected = momentum * expected + (1 - momentum) * value
+    assert loop.weights()[0][0] == pytest.approx(expected)
