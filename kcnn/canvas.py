@@ -6,11 +6,12 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import font_manager, ticker
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextToPath
@@ -75,6 +76,17 @@ def _write_png(figure: Figure, file: BinaryIO) -> None:
     image.save(file, format="png", optimize=True, dpi=(figure.dpi, figure.dpi))
 
 
+def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Set an axis to a log scale with a few plain numbers."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    subs = (1,) if high > 200 * low else (1, 2, 5)
+    axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
 @functools.cache
 def _fonts() -> tuple[str, ...]:
     installed = {font.name for font in font_manager.fontManager.ttflist}
@@ -99,6 +111,19 @@ def fit(text: object, points: float, size: float = 9.0) -> str:
         keep -= 1
         shown = f"{whole[: (keep + 1) // 2]}…{whole[len(whole) - keep // 2 :]}"
     return shown
+
+
+def wrap(text: str, points: float, size: float = 9.0, most: int = 3) -> str:
+    """Return a text broken at its spaces into at most `most` lines that `fit`."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        full = len(lines) == most
+        if lines and (full or width(fit(longer, 9999, size), size) <= points):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(fit(line, points, size) for line in lines)
 
 
 def width(text: str, size: float) -> float:

@@ -20,11 +20,11 @@ from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.images import Header, Shape
 from kcnn.sources import (
-    CHUNK,
     MIXED_SIZE,
     FileImages,
     Origin,
     Pool,
+    chunk_of,
     keep,
     mixed_sizes_note,
     wanted_shape,
@@ -234,7 +234,7 @@ def _decoded(
             deterministic=True,
         )
         .ignore_errors()
-        .batch(CHUNK)
+        .batch(chunk_of(shape))
         .prefetch(tf.data.AUTOTUNE)
     )
     for indices, batch in decoded.as_numpy_iterator():

@@ -18,7 +18,7 @@ import numpy as np
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.images import Shape, fit
-from kcnn.sources import CHUNK, MOST_CLASSES, Origin, Pool, keep, wanted_shape
+from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep, wanted_shape
 
 _PREFIX = "npz:"
 
@@ -111,15 +111,16 @@ def _array_shape(path: pathlib.Path, name: str) -> tuple[int, ...]:
 
 
 def _chunks(path: pathlib.Path, name: str) -> Iterator[np.ndarray]:
-    """Yield an array's images in order, (up to CHUNK, height, width, channels)."""
+    """Yield an array's images in order, (chunk, height, width, channels)."""
     with _member(path, name) as (file, shape, fortran_order, dtype):
         n, *item = shape
         channels = [1] if len(shape) == 3 else []
         if fortran_order:  # the first image is spread over the whole file
             data = _read_exactly(file, math.prod(shape) * dtype.itemsize, name)
             array = np.frombuffer(data, dtype).reshape(shape, order="F")
-        for start in range(0, n, CHUNK):
-            count = min(CHUNK, n - start)
+        most = chunk_of(item)
+        for start in range(0, n, most):
+            count = min(most, n - start)
             if fortran_order:
                 chunk = np.ascontiguousarray(array[start : start + count])
             else:

@@ -17,7 +17,18 @@ from matplotlib import colors, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kcnn.canvas import BLUE, GREY, ORANGE, SKY, VERMILION, Path, Rows, drawing, fit
+from kcnn.canvas import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    Path,
+    Rows,
+    drawing,
+    fit,
+    log_scale,
+)
 from kcnn.canvas import width as text_width
 from kcnn.statistics import wilson_interval
 
@@ -116,16 +127,7 @@ def _curves(axes: Axes, rows: Rows, key: str, scale: float) -> None:
     both = np.concatenate([train, validation])
     both = both[np.isfinite(both)]
     if key == "loss" and both.size and both.min() > 0 and both.max() > 30 * both.min():
-        _log_scale(axes)
-
-
-def _log_scale(axes: Axes) -> None:
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    subs = (1,) if high > 200 * low else (1, 2, 5)
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=8))
-    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        log_scale(axes)
 
 
 def confusion_matrix(
@@ -329,7 +331,7 @@ def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Fi
         bottom.bar(middle, counts, width, color=GREY, ec="black", lw=0.6)
         bottom.set(xlabel="confidence: probability of the predicted class (%)")
         if counts.size and counts.max() > 30 * counts.min():
-            _log_scale(bottom)
+            log_scale(bottom)
             bottom.set(ylabel="images (log scale)", ylim=(0.7, None))
         else:
             bottom.set(ylabel="images")

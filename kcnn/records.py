@@ -26,6 +26,7 @@ from kcnn.sources import (
     MIXED_SIZE,
     Origin,
     Pool,
+    chunk_of,
     decode_batch,
     keep,
     mixed_sizes_note,
@@ -180,7 +181,7 @@ def _read(config: Config, own: str, records: _Records) -> Pool:
 
 
 def _decode_all(records: _Records, cache: str) -> Pool:
-    batches = tf.data.TFRecordDataset(records.files()).batch(CHUNK)
+    batches = tf.data.TFRecordDataset(records.files()).batch(chunk_of(records.shape))
     batches = batches.map(records.decode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     labels = []
 

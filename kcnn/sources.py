@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -17,6 +18,8 @@ from kcnn.images import Shape
 
 # Records or images handled in one step while a data set is read.
 CHUNK = 512
+
+_CHUNK_BYTES = 2**25  # several chunks are under way at a time
 
 MOST_CLASSES = 1000
 
@@ -68,6 +71,11 @@ class Origin:
     splits: dict[str, Callable[[], Pool]]
     notes: list[str] = dataclasses.field(default_factory=list)
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+def chunk_of(shape: Sequence[int]) -> int:
+    """Return how many images of a shape to handle in one step; memory stays small."""
+    return max(1, min(CHUNK, _CHUNK_BYTES // math.prod(shape)))
 
 
 def wanted_shape(config: Config, natural: Shape) -> Shape:
