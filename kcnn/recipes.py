@@ -71,12 +71,17 @@ class _Incomplete(Exception):
 
 
 def _folders(arguments: Iterable[str]) -> list[pathlib.Path]:
+    """Return the folders named, and for a sweep's folder those of its runs.
+
+    A sweep's own files, which a shell's RUNS/* names too, are passed over.
+    """
     folders: dict[pathlib.Path, pathlib.Path] = {}
     for argument in arguments:
-        paths = [pathlib.Path(argument)]
-        if not paths[0].is_dir():
-            matches = sorted(glob.glob(argument, recursive=True))
-            paths = [path for path in map(pathlib.Path, matches) if path.is_dir()]
+        path = pathlib.Path(argument)
+        found = [path] if path.exists() else map(pathlib.Path, _matches(argument))
+        if path.name in ("sweep.json", "sweep.csv"):
+            continue
+        paths = [run for one in found if one.is_dir() for run in _runs_in(one)]
         if not paths:
             raise UsageError(
                 f"{argument}: no such folder; expected runs, as kcnn train writes them"
@@ -84,6 +89,16 @@ def _folders(arguments: Iterable[str]) -> list[pathlib.Path]:
         for path in paths:
             folders.setdefault(path.resolve(), path)
     return list(folders.values())
+
+
+def _matches(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern, recursive=True))
+
+
+def _runs_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    if (folder / "sweep.json").exists():
+        return sorted(path.parent for path in folder.glob("*/config.json"))
+    return [folder]
 
 
 def _read(run: Run) -> _Found:

@@ -412,3 +412,13 @@ def test_the_pareto_front():
     figures = [(10, 0.99), (5, 0.98), (7, 0.97), (5, 0.90), (1, 0.5), (1, 0.5)]
     rows = [{"train_seconds": s, "accuracy": a} for s, a in figures]
     assert comparison_plots.pareto_front(rows) == [0, 1, 4, 5]
+
+
+def test_a_sweeps_folder_stands_for_its_runs(two):
+    for name in ("sweep.json", "sweep.csv"):
+        (two / name).write_text("{}")
+    (two / "exports").mkdir()
+    by_folder, _ = collect([str(two)])
+    by_shell, _ = collect([str(path) for path in sorted(two.glob("[abs]*"))])
+    assert by_folder == by_shell
+    assert sum(len(recipe["runs"]) for recipe in by_folder) == 6
