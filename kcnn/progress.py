@@ -10,15 +10,33 @@ from typing import Any, TextIO
 _REFRESH_SECONDS = 0.2
 
 
+class Output:
+    """A stream to write to whose reader may go, such as head, without harm."""
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream or io.StringIO()  # closed by the caller: >&-
+        self._reader_gone = False
+        self.is_terminal = self._stream.isatty()
+
+    def write(self, text: str) -> None:
+        """Write at once; what nobody reads any more is dropped."""
+        if self._reader_gone:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            self._reader_gone = True
+
+
 class Progress:
     """Prints notes, the steps of an epoch, and a line for each epoch done."""
 
     def __init__(self, stream: TextIO | None):
-        self._stream = stream or io.StringIO()  # closed by the caller: >&-
-        self._live = self._stream.isatty()
+        self._output = Output(stream)
+        self._live = self._output.is_terminal
         self._width = 0
         self._shown = 0.0
-        self._reader_gone = False
 
     def __enter__(self) -> Progress:
         return self
@@ -26,7 +44,7 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         """End a live line, so that an error stands on one of its own."""
         if self._width:
-            self._write("\n")
+            self._output.write("\n")
             self._width = 0
 
     def note(self, topic: str, text: str) -> None:
@@ -41,7 +59,7 @@ class Progress:
         self._shown = now
         left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
         line = (text + left)[: shutil.get_terminal_size().columns - 1]
-        self._write("\r" + line.ljust(self._width))
+        self._output.write("\r" + line.ljust(self._width))
         self._width = len(line)
 
     def epoch(
@@ -67,16 +85,7 @@ class Progress:
         if self._live:
             text = "\r" + text.ljust(self._width)
             self._width = 0
-        self._write(text + "\n")
-
-    def _write(self, text: str) -> None:
-        if self._reader_gone:
-            return
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except BrokenPipeError:  # such as head; the training itself goes on
-            self._reader_gone = True
+        self._output.write(text + "\n")
 
 
 def duration(seconds: float) -> str:

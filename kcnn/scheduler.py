@@ -9,7 +9,7 @@ from typing import TextIO
 
 from kcnn.interruption import StopRequest
 from kcnn.jobs import Job
-from kcnn.progress import duration
+from kcnn.progress import Output, duration
 from kcnn.sweep_record import Outcome, SweepRecord
 
 _POLL_SECONDS = 0.1
@@ -90,12 +90,11 @@ class Board:
     """A live table of the runs on a terminal, and a line for each that has ended."""
 
     def __init__(self, stream: TextIO, record: SweepRecord):
-        self._stream = stream
+        self._output = Output(stream)
         self._record = record
-        self._live = stream.isatty()
+        self._live = self._output.is_terminal
         self._height = 0
         self._shown = 0.0
-        self._reader_gone = False
 
     def note(self, topic: str, text: str) -> None:
         """Print a line with its topic in a column of its own."""
@@ -141,30 +140,21 @@ class Board:
         if seconds is not None:
             total += f"; {duration(seconds)} left"
         lines = [line[: size.columns - 1] for line in [*lines, total]]
-        self._write(self._erased() + "\n".join(lines) + "\n")
+        self._output.write(self._erased() + "\n".join(lines) + "\n")
         self._height = len(lines)
 
     def close(self) -> None:
         """Take the live table away."""
-        self._write(self._erased())
+        self._output.write(self._erased())
 
     def line(self, text: str) -> None:
         """Print a line above the live table."""
-        self._write(self._erased() + text + "\n")
+        self._output.write(self._erased() + text + "\n")
 
     def _erased(self) -> str:
         """Return what moves to the table's first line and clears from there on."""
         height, self._height = self._height, 0
         return f"\x1b[{height}F\x1b[J" if height else ""
-
-    def _write(self, text: str) -> None:
-        if self._reader_gone:
-            return
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except BrokenPipeError:  # such as head; the runs themselves go on
-            self._reader_gone = True
 
 
 def _stage(job: Job) -> str:
