@@ -488,5 +488,6 @@ def _check_combinations(config: Config) -> None:
         )
     if config.extra_conv == 0 and not config.extra_conv_pool:
         raise UsageError("--noextra_conv_pool changes nothing without --extra_conv")
-    if config.batch_norm == 0 and config.batch_norm_momentum != 0.9:
+    momentum = KNOBS["batch_norm_momentum"].default.defaults.get(config.model)
+    if config.batch_norm == 0 and config.batch_norm_momentum != momentum:
         raise UsageError("--batch_norm_momentum changes nothing with --batch_norm=0")

@@ -83,11 +83,12 @@ def knobs_given(values: flags.FlagValues) -> dict[str, Any]:
     return {
         name: values[name].value
         for name in values
-        if name in KNOBS and _is_given(values, name)
+        if name in KNOBS and is_given(values, name)
     }
 
 
-def _is_given(values: flags.FlagValues, name: str) -> bool:
+def is_given(values: flags.FlagValues, name: str) -> bool:
+    """Tell whether a flag stood on the command line."""
     return values[name].present > 0
 
 

@@ -117,7 +117,7 @@ def parse_values(declared: Knob, text: str) -> tuple[Any, ...]:
             values.append(parse(declared, part))
     for value, times in collections.Counter(values).items():
         if times > 1:
-            raise ValueError(f"got {typed(value)} {times} times, expected once")
+            raise ValueError(f"got {show(value)} {times} times, expected once")
     return tuple(values)
 
 
@@ -128,19 +128,14 @@ def _parts(declared: Knob, text: str) -> list[str]:
 
 
 def show(value: Any) -> str:
-    """Return a value as it is typed after a flag."""
+    """Return a value as it is typed after a flag, with all its digits."""
     if isinstance(value, tuple | list):
         return ",".join(str(v) for v in value)
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def typed(value: Any) -> str:
-    """Return a value as it is typed after a flag, with all its digits."""
-    if isinstance(value, float) and float(show(value)) != value:
-        return repr(value)
-    return show(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def resolve(name: str, knob: Knob, value: Any, others: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 from kcnn.config import Config, overlay
 from kcnn.errors import RunError, UsageError
 from kcnn.experiments import EXPERIMENTS, matching
-from kcnn.knobs import MOST_VALUES, typed
+from kcnn.knobs import MOST_VALUES, show
 from kcnn.run import Run, config_of
 
 _LONGEST_NAME = 200  # bytes; file systems take 255
@@ -46,7 +46,7 @@ class PlannedRun:
     def arguments(self, model_dir: pathlib.Path) -> list[str]:
         """Return the flags of kcnn train for this run, to start it afresh."""
         named = [f"--experiment={self.experiment}"] if self.experiment else []
-        given = [f"--{name}={typed(value)}" for name, value in self.flags.items()]
+        given = [f"--{name}={show(value)}" for name, value in self.flags.items()]
         return [*named, *given, f"--model_dir={model_dir}"]
 
 
@@ -123,7 +123,7 @@ def _product(
 
 
 def _label(swept: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={typed(value)}" for name, value in swept.items())
+    return ",".join(f"{name}={show(value)}" for name, value in swept.items())
 
 
 def _file_names(labels: list[str]) -> list[str]:
@@ -168,4 +168,4 @@ def _difference(config: Config, run: Run) -> str:
 
 
 def _or_none(value: Any) -> str:
-    return "none" if value is None else typed(value)
+    return "none" if value is None else show(value)

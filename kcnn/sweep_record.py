@@ -11,11 +11,9 @@ from typing import Any
 
 from kcnn.errors import RunError
 from kcnn.files import write_csv, write_json
-from kcnn.knobs import typed
+from kcnn.knobs import show
 from kcnn.run import Run
 from kcnn.sweep import PlannedRun
-
-STATUSES = ("waiting", "running", "stopped", "failed", "done")
 
 
 @dataclasses.dataclass
@@ -157,4 +155,4 @@ def _means(recipe: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _cells(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: typed(values[name]) if name in values else "" for name in names}
+    return {name: show(values[name]) if name in values else "" for name in names}

@@ -63,7 +63,9 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         config = Config.from_dict(_settings(values))
         experiment, export_to = values.experiment or None, None
         run = _new_run(values, _name(config, experiment))
-    if export_to is None or _given(values, "export_dir", "export_name"):
+    if export_to is None or any(
+        flags.is_given(values, name) for name in ("export_dir", "export_name")
+    ):
         export_to = _export_base(values, _name(config, experiment))
     if export_to:
         _check_writable(pathlib.Path(export_to))
@@ -168,10 +170,6 @@ def _run_to_resume(values: FlagValues) -> tuple[Run, Config, dict[str, Any]]:
         raise UsageError(f"--resume: the run's experiment is {note['experiment']}")
     _check_writable(run.path)
     return run, config, note
-
-
-def _given(values: FlagValues, *names: str) -> bool:
-    return any(values[name].value is not None for name in names)
 
 
 def _export_base(values: FlagValues, name: str) -> str:
