@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import math
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
+from kcnn import pages
 from kcnn.config import KNOBS
 from kcnn.errors import UsageError
 from kcnn.files import write_text
@@ -73,28 +70,9 @@ def write_report(model_dir: str | os.PathLike) -> pathlib.Path:
             f"{run.path}: this run has not finished, so there is nothing to report; "
             "go on with it by kcnn train --resume"
         )
-    page = _template().render(_facts(run, note, run.read_evaluation()))
+    page = pages.render("report.html", _facts(run, note, run.read_evaluation()))
     write_text(run.report, page)
     return run.report
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kcnn"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=_percent,
-        whole=_whole,
-        decimal=_decimal,
-        duration=_duration,
-        setting=_setting,
-        python=repr,
-    )
-    return environment.get_template("report.html")
 
 
 def _facts(
@@ -115,7 +93,7 @@ def _facts(
         "comparison": _comparison(result),
         "reported": result.get("reported"),
         "pictures": _pictures(images),
-        "architecture": _embedded(drawn) if drawn else None,
+        "architecture": pages.embedded(drawn) if drawn else None,
         "epochs": read_rows(run.metrics),
         "changed": _changed(note["config"]),
         "sections": _sections(note["config"]),
@@ -134,28 +112,26 @@ def _pictures(images: dict[str, pathlib.Path]) -> list[dict[str, str]]:
     found = []
     for name in known + others:
         title, caption = _PICTURES.get(name, (name.replace("_", " "), ""))
-        data = _embedded(images[name])
+        data = pages.embedded(images[name])
         found.append({"name": name, "title": title, "caption": caption, "data": data})
     return found
-
-
-def _embedded(path: pathlib.Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _comparison(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return what, published and measured, for each figure that was published."""
     reported = result.get("reported") or {}
     test, seconds = result["test"], result["timing"]["train_seconds"]
-    low, high = test["accuracy_interval"]
+    accuracy, low, high = map(
+        pages.percent, (test["accuracy"], *test["accuracy_interval"])
+    )
     measured = {
         "accuracy": (
             "test accuracy",
-            _percent,
-            f"{_percent(test['accuracy'])} ({_percent(low)} to {_percent(high)})",
+            pages.percent,
+            f"{accuracy} ({low} to {high})",
         ),
-        "loss": ("test loss", _decimal, _decimal(test["loss"])),
-        "seconds": ("training time", _duration, _duration(seconds)),
+        "loss": ("test loss", pages.decimal, pages.decimal(test["loss"])),
+        "seconds": ("training time", pages.duration, pages.duration(seconds)),
     }
     return [
         (label, form(reported[key]), ours)
@@ -190,33 +166,3 @@ def _sections(config: Mapping[str, Any]) -> dict[str, list[tuple[str, Any, str]]
         if value is not None:
             sections.setdefault(section, []).append((name, value, text))
     return sections
-
-
-def _setting(value: Any) -> str:
-    if value is None:
-        return "not set"
-    return show(value) or "(empty)"
-
-
-def _percent(part: float | None) -> str:
-    return "–" if part is None else f"{100 * part:.2f}\u202f%"  # noqa: RUF001
-
-
-def _whole(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _decimal(number: float | None) -> str:
-    return "–" if number is None else f"{number:.4f}"  # noqa: RUF001
-
-
-def _duration(seconds: float) -> str:
-    """Write a time as people say it: 4.2 ms, 3.1 s, 2 min 5 s, 1 h 4 min."""
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
-    if seconds < 60:
-        return f"{math.floor(10 * seconds) / 10:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -48,8 +48,12 @@ class Scheduler:
                         self._running.remove((outcome, job))
                         self._conclude(outcome, job, told)
                         left = self._seconds_left(len(waiting))
-                        board.ended(outcome, job.seconds, left)
-                board.show(self._running, lambda: self._seconds_left(len(waiting)))
+                        board.ended(outcome, self._record, job.seconds, left)
+                board.show(
+                    self._running,
+                    self._record,
+                    lambda: self._seconds_left(len(waiting)),
+                )
                 time.sleep(_POLL_SECONDS)
         finally:
             for _, job in self._running:
@@ -89,9 +93,8 @@ class Scheduler:
 class Board:
     """A live table of the runs on a terminal, and a line for each that has ended."""
 
-    def __init__(self, stream: TextIO, record: SweepRecord):
+    def __init__(self, stream: TextIO):
         self._output = Output(stream)
-        self._record = record
         self._live = self._output.is_terminal
         self._height = 0
         self._shown = 0.0
@@ -101,11 +104,15 @@ class Board:
         self.line(f"{topic:<10} {text}")
 
     def ended(
-        self, outcome: Outcome, seconds: float, seconds_left: float | None
+        self,
+        outcome: Outcome,
+        record: SweepRecord,
+        seconds: float,
+        seconds_left: float | None,
     ) -> None:
         """Print the line of a run that has ended, `seconds` after its start."""
-        total = len(self._record.outcomes)
-        ended = self._record.count("done") + self._record.count("failed")
+        total = len(record.outcomes)
+        ended = record.count("done") + record.count("failed")
         text = f"{outcome.status:<7} {ended:>{len(str(total))}}/{total}  "
         text += outcome.planned.name
         if outcome.status == "done":
@@ -119,7 +126,10 @@ class Board:
         self._shown = 0.0
 
     def show(
-        self, running: list[tuple[Outcome, Job]], left: Callable[[], float | None]
+        self,
+        running: list[tuple[Outcome, Job]],
+        record: SweepRecord,
+        left: Callable[[], float | None],
     ) -> None:
         """Draw the table anew, twice a second, where the stream is a terminal."""
         now = time.monotonic()
@@ -135,7 +145,7 @@ class Board:
             for outcome, job in running[:most]
         ]
         counts = ("done", "failed", "running", "waiting")
-        total = ", ".join(f"{self._record.count(name)} {name}" for name in counts)
+        total = ", ".join(f"{record.count(name)} {name}" for name in counts)
         seconds = left()
         if seconds is not None:
             total += f"; {duration(seconds)} left"

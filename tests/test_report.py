@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from kcnn import report
+from kcnn import pages, report
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.files import write_csv, write_json
@@ -252,7 +252,7 @@ def test_a_run_that_did_not_finish_is_refused(tmp_path):
 
 
 def test_durations_read_as_people_say_them():
-    spoken = [report._duration(s) for s in (0.0042, 3.14, 59.99, 125, 3599.7, 7500)]
+    spoken = [pages.duration(s) for s in (0.0042, 3.14, 59.99, 125, 3599.7, 7500)]
     assert spoken == [
         "4.2 ms",
         "3.1 s",
