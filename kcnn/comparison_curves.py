@@ -163,6 +163,7 @@ def _number_ends(
     """Write each line's number at its end, apart from the others' there."""
     FigureCanvasAgg(figure).draw()  # the layout decides where the lines end
     unit = figure.dpi / 72
+    line = {"arrowstyle": "-", "lw": 0.5, "color": GREY, "shrinkA": 0, "shrinkB": 3}
     for axes, (bands, scale) in zip(every, panels, strict=True):
         ends = [
             (i, (found.epochs[-1], scale * found.mean[-1]))
@@ -173,32 +174,40 @@ def _number_ends(
         heights = [axes.transData.transform(end)[1] for _, end in ends]
         placed = spread(heights, 10 * unit, inside.y0, inside.y1)
         for (i, end), height, place in zip(ends, heights, placed, strict=True):
-            axes.annotate(
-                str(i + 1),
-                end,
-                (9, (place - height) / unit),
-                textcoords="offset points",
-                color=_COLORS[i],
-                ha="center",
-                va="center",
-                size=8,
-                weight="bold",
-            )
+            beside: dict[str, Any] = {
+                "xy": end,
+                "xytext": (12, (place - height) / unit),
+                "textcoords": "offset points",
+                "ha": "center",
+                "va": "center",
+                "size": 8,
+            }
+            if abs(place - height) > 5 * unit:
+                axes.annotate("", **beside, arrowprops=line)
+            axes.annotate(str(i + 1), **beside, color=_COLORS[i], weight="bold")
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move places apart to at least `gap`, in their order, between low and high."""
+    """Move places apart to at least `gap`, in their order, between low and high.
+
+    Those that meet are spread evenly about their middle.
+    """
     order = sorted(range(len(places)), key=lambda i: places[i])
-    moved = list(places)
-    floor = low
+    groups: list[tuple[float, int]] = []  # the first place of each, and how many
     for i in order:
-        moved[i] = max(moved[i], floor)
-        floor = moved[i] + gap
-    ceiling = high
-    for i in reversed(order):
-        moved[i] = min(moved[i], ceiling)
-        ceiling = moved[i] - gap
-    return moved
+        first, count = places[i], 1
+        while groups and groups[-1][0] + groups[-1][1] * gap > first:
+            start, before = groups.pop()
+            total = start * before + (first - before * gap) * count
+            count += before
+            first = total / count
+        groups.append((first, count))
+    spaced = [first + k * gap for first, count in groups for k in range(count)]
+    for k in range(len(spaced)):
+        spaced[k] = max(spaced[k], low + k * gap, spaced[k - 1] + gap if k else low)
+    for k in range(1, len(spaced) + 1):
+        spaced[-k] = min(spaced[-k], high - (k - 1) * gap)
+    return [spaced[order.index(i)] for i in range(len(places))]
 
 
 def against_knob(knob: str, values: Sequence[float], rows: Rows, path: Path) -> Figure:

@@ -37,12 +37,13 @@ def confusion_difference(
     labels = [fit(name, 130, size) for name in class_names[: NAMED_CLASSES + 1]]
     longest = max(width(label, size) for label in labels) / 72
     wide = side + longest + 1.8
-    titles = [
-        wrap(f"{sign} {text}: {name}", 72 * (wide - 0.4), 9, 2)
+    title = "\n".join(
+        wrap(f"{sign} {text}: {name}", 72 * (wide - 0.7), 9, 2)
         for sign, text, name in zip("+\u2212", ("A", "B"), names, strict=True)
-    ]
-    with drawing(path, (wide, side + longest + 1.3)) as figure:
-        figure.suptitle("\n".join(titles), fontsize=9, ha="left", x=0.02)
+    )
+    high = side + longest + 1 + 0.15 * (1 + title.count("\n"))
+    with drawing(path, (wide, high)) as figure:
+        figure.suptitle(title, fontsize=9, ha="left", x=0.02)
         axes = figure.subplots()
         axes.spines[:].set_visible(True)
         if most:

@@ -6,7 +6,7 @@
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
   const dialog = document.getElementById("report");
-  const byName = new Intl.Collator("en", { numeric: true }).compare;
+  const number = /(\d+(?:\.\d+)?(?:e[-+]?\d+)?)/;
 
   function button(text, act) {
     const made = document.createElement("button");
@@ -16,12 +16,20 @@
     return made;
   }
 
-  function compare(a, b, column) {
-    const [x, y] = [a, b].map((row) => row.cells[column].dataset.value);
-    if (x === undefined) {
-      return byName(a.cells[column].textContent, b.cells[column].textContent);
+  // Compares texts by their words and, where both have a number, by its value.
+  function compareTexts(a, b) {
+    const [left, right] = [a, b].map((text) => text.split(number)); // odd: numbers
+    for (let i = 0; i < Math.min(left.length, right.length); i++) {
+      const gap = i % 2 ? left[i] - right[i] : left[i].localeCompare(right[i]);
+      if (gap) return gap;
     }
-    return Number(x) - Number(y);
+    return left.length - right.length;
+  }
+
+  function compare(a, b, column) {
+    const [x, y] = [a, b].map((row) => row.cells[column]);
+    if (x.dataset.value === undefined) return compareTexts(x.textContent, y.textContent);
+    return x.dataset.value - y.dataset.value;
   }
 
   function sort(head) {
