@@ -21,7 +21,8 @@ PAGE = "comparison.html"
 # coding for mail adds a third.
 MOST_EMBEDDED = 10_000_000
 
-_MOST_SAID = 10  # sentences; more start folded
+_MOST_SAID = 5  # sentences; more start folded
+_WIDEST_NAME = 32  # characters of a recipe's name on one line
 
 # Column of `comparison.shown` -> what it is sorted by, and which way first; the others
 # are sorted as texts.
@@ -73,6 +74,7 @@ def write(
         "headline": headline(result),
         "columns": _columns(rows[0]),
         "table": [_cells(row) for row in rows],
+        "name_width": min(max(len(row["recipe"]) for row in rows) + 2, _WIDEST_NAME),
         "conclusions": result["conclusions"],
         "most_said": _MOST_SAID,
         "pictures": [
