@@ -53,9 +53,7 @@ def confusion_difference(
                 norm=colors.Normalize(-most, most),
             )
             bar = figure.colorbar(image, ax=axes, shrink=0.8)
-            bar.set_label(
-                "test images: more by A (+), more by B (\u2212); white: equal"
-            )
+            bar.set_label("test images: more by A (+)\nor by B (\u2212); white: equal")
         else:
             axes.imshow(np.ones((classes, classes, 3)))
             axes.set_title("no difference in any cell", fontsize=9)
