@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Literal
@@ -74,6 +75,12 @@ def _write_png(figure: Figure, file: BinaryIO) -> None:
     if image.getcolors(8192):  # a third of the size
         image = image.quantize(256, dither=Image.Dither.NONE)
     image.save(file, format="png", optimize=True, dpi=(figure.dpi, figure.dpi))
+
+
+def floats(rows: Rows, key: str) -> np.ndarray:
+    """Return a column as floats; NaN where a row has None or lacks it."""
+    cells = (row.get(key) for row in rows)
+    return np.array([math.nan if c is None else float(c) for c in cells])
 
 
 def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:

@@ -29,7 +29,8 @@ _MEANS = (
     "test_seconds",
     "images_per_second",
 )
-_LEFT = {"recipe", "interval of"}
+# The columns of `shown` that are no numbers.
+TEXTS = {"recipe", "interval of"}
 
 Result = Mapping[str, Any]
 _Tests = tuple[Comparison, ModelComparison | None]
@@ -144,8 +145,8 @@ def _compared(
 
 
 def _table(result: Result, form: str) -> str:
-    shown = [_shown(row) for row in result["recipes"]]
-    return render(shown, form, right=set(shown[0]) - _LEFT)
+    rows = [shown(row) for row in result["recipes"]]
+    return render(rows, form, right=set(rows[0]) - TEXTS)
 
 
 def _text(result: Result) -> str:
@@ -171,7 +172,8 @@ def _latex(result: Result) -> str:
     return _table(result, "latex")
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's row as a person reads it, a column each."""
     deviation = row["deviation"]
     return {
         "rank": row["rank"],

@@ -70,14 +70,11 @@ def _intervals(
     label: str,
 ) -> None:
     places = np.array([place for place, _ in shown]) - 0.1
-    mean, low, high = (
-        100 * np.array([row[key] for _, row in shown])
-        for key in ("accuracy", "interval_low", "interval_high")
-    )
+    mean, reach = percent_intervals([row for _, row in shown])
     drawn = axes.errorbar(
         mean,
         places,
-        xerr=(np.maximum(mean - low, 0), np.maximum(high - mean, 0)),
+        xerr=reach,
         fmt=marker,
         ms=5,
         color="black",
@@ -88,6 +85,18 @@ def _intervals(
     )
     for bar in drawn.lines[2]:
         bar.set_linestyle(style)
+
+
+def percent_intervals(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means (n,), and how far intervals reach below and above them (2, n).
+
+    All in percent.
+    """
+    mean, low, high = (
+        100 * np.array([row[key] for row in rows])
+        for key in ("accuracy", "interval_low", "interval_high")
+    )
+    return mean, np.maximum([mean - low, high - mean], 0)
 
 
 def cost(rows: Sequence[Row], path: Path) -> Figure:

@@ -1,15 +1,15 @@
-"""Galleries of images: the mistakes, and the training images."""
+"""Galleries of images: mistakes, disagreements, and the training images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from kcnn.canvas import Path, Rows, drawing, fit
+from kcnn.canvas import Path, Rows, drawing, fit, wrap
 
 _GALLERY = 25
 
@@ -51,6 +51,48 @@ def mistakes(items: Rows, path: Path, tested: int | None = None) -> Figure:
     return _gallery(images, captions, path, title)
 
 
+def disagreements(
+    items: Rows, path: Path, names: tuple[str, str], counts: Mapping[str, int]
+) -> Figure:
+    """Show images of which two models say different things, in the order given.
+
+    Args:
+        items: up to 25, each with image (height, width, 1 or 3) uint8, true, a and b
+            (the class that A and B say), probability_a and probability_b (in [0, 1])
+            and name.
+        path: where to write it.
+        names: of the models A and B.
+        counts: how many of all test images only_a and only_b have right, and how many
+            neither.
+    """
+    captions = [
+        "\n".join(
+            (
+                fit(f"is {item['true']}", 86, 7.5),
+                _said("A", item, "a"),
+                _said("B", item, "b"),
+                fit(item["name"], 86, 7.5),
+            )
+        )
+        for item in items
+    ]
+    lines = [
+        wrap(f"{x}: {name}", 430, 9, 2) for x, name in zip("AB", names, strict=True)
+    ]
+    lines.append(
+        f"only A right: {counts['only_a']:,}   only B right: {counts['only_b']:,}   "
+        f"both wrong, each in its way: {counts['neither']:,}"
+    )
+    images = [np.asarray(item["image"]) for item in items]
+    return _gallery(images, captions, path, "\n".join(lines))
+
+
+def _said(model: str, item: Mapping[str, Any], key: str) -> str:
+    right = "\u2713" if item[key] == item["true"] else "\u2717"
+    said = fit(f"{model} {right} {item[key]}", 56, 7.5)
+    return f"{said} ({100 * item[f'probability_{key}']:.0f} %)"
+
+
 def image_grid(images: Any, labels: Sequence[str], path: Path) -> Figure:
     """Show up to 25 images as the network sees them.
 
@@ -80,7 +122,9 @@ def _gallery(
     aspect = np.clip(max(len(i) / len(i[0]) for i in images), 0.4, 1.6)
     size = (
         max(1.36 * columns, 5.2),
-        0.35 + rows * (1.25 * float(aspect) + 0.15 * lines),
+        0.2
+        + 0.15 * (1 + title.count("\n"))
+        + rows * (1.25 * float(aspect) + 0.15 * lines),
     )
     with drawing(path, size) as figure:
         figure.suptitle(title, fontsize=9)

@@ -1,13 +1,15 @@
 """What all HTML pages share: the template engine, its filters, embedded pictures.
 
-A page is one file without scripts or pictures from elsewhere; templates/base.html has
-its frame and its style.
+A page is one file, with nothing from elsewhere; templates/base.html has its frame and
+its style. Its policy lets no script run but those whose hash a page names.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import hashlib
+import importlib.resources
 import math
 import pathlib
 from collections.abc import Mapping
@@ -46,6 +48,14 @@ def _environment() -> jinja2.Environment:
 def embedded(path: pathlib.Path) -> str:
     """Return a PNG file as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def script(name: str) -> tuple[str, str]:
+    """Return a script of kcnn/templates, and the hash that lets it run on a page."""
+    path = importlib.resources.files("kcnn") / "templates" / name
+    text = path.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return text, f"sha256-{digest}"
 
 
 def setting(value: Any) -> str:

@@ -27,21 +27,16 @@ from kcnn.canvas import (
     Rows,
     drawing,
     fit,
+    floats,
     log_scale,
 )
 from kcnn.canvas import width as text_width
 from kcnn.statistics import wilson_interval
 
-_NAMED_CLASSES = 50  # beyond, a confusion matrix has no room for names
-_WRITTEN_CLASSES = 20  # beyond, a confusion matrix has no room for numbers
+NAMED_CLASSES = 50  # beyond, a confusion matrix has no room for names
+WRITTEN_CLASSES = 20  # beyond, a confusion matrix has no room for numbers
 _VISIBLE_CELLS = 200  # beyond, a cell is too small to be seen without a dot on it
 _LISTED_CLASSES = 30  # beyond, only the worst classes are listed
-
-
-def _column(rows: Rows, key: str) -> np.ndarray:
-    """Return a column as floats; NaN where a row has None or lacks it."""
-    cells = (row.get(key) for row in rows)
-    return np.array([math.nan if c is None else float(c) for c in cells])
 
 
 def learning_curves(
@@ -55,8 +50,8 @@ def learning_curves(
         path: where to write it.
         learning_rates: epochs done and learning rate, finer than the rows.
     """
-    epochs = _column(rows, "epoch")
-    validation = _column(rows, "val_accuracy")
+    epochs = floats(rows, "epoch")
+    validation = floats(rows, "val_accuracy")
     with drawing(path, (6.4, 7.4)) as figure:
         loss, accuracy, rate = figure.subplots(
             3, 1, sharex=True, height_ratios=(4, 4, 2)
@@ -67,7 +62,7 @@ def learning_curves(
             rate.plot(*zip(*learning_rates, strict=True), "k-")
         else:
             marker = "o" if len(rows) == 1 else ""
-            rate.plot(epochs, _column(rows, "learning_rate"), "k-", marker=marker)
+            rate.plot(epochs, floats(rows, "learning_rate"), "k-", marker=marker)
         if np.isfinite(validation).any():
             best = int(np.nanargmax(validation))
             for axes in (loss, accuracy, rate):
@@ -101,8 +96,8 @@ def learning_curves(
 
 def _curves(axes: Axes, rows: Rows, key: str, scale: float) -> None:
     """Draw one measure on the training and, where there is one, validation split."""
-    epochs = _column(rows, "epoch")
-    train, validation = (scale * _column(rows, k) for k in (key, f"val_{key}"))
+    epochs = floats(rows, "epoch")
+    train, validation = (scale * floats(rows, k) for k in (key, f"val_{key}"))
     every = max(1, len(rows) // 20)  # markers that do not run into each other
     axes.plot(
         epochs,
@@ -153,8 +148,8 @@ def confusion_matrix(
     diagonal = np.eye(classes, dtype=bool)
     errors = np.ma.masked_where(diagonal | (values == 0), values)
     side = float(np.clip(0.42 * classes, 2.8, 7.4))
-    size = 9.0 if classes <= _WRITTEN_CLASSES else 6.5
-    labels = [fit(name, 130, size) for name in class_names[: _NAMED_CLASSES + 1]]
+    size = 9.0 if classes <= WRITTEN_CLASSES else 6.5
+    labels = [fit(name, 130, size) for name in class_names[: NAMED_CLASSES + 1]]
     longest = max(text_width(label, size) for label in labels) / 72
     with drawing(path, (side + longest + 1.8, side + longest + 0.9)) as figure:
         axes = figure.subplots()
@@ -175,8 +170,8 @@ def confusion_matrix(
                 bar.ax.yaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         else:
             axes.set_title("no errors")
-        _class_ticks(axes, labels, size)
-        if classes <= _WRITTEN_CLASSES:
+        class_ticks(axes, labels, size)
+        if classes <= WRITTEN_CLASSES:
             _write_cells(axes, values, normalize, errors)
     return figure
 
@@ -191,9 +186,9 @@ def _error_colors() -> colors.Colormap:
     return colors.ListedColormap(shades)
 
 
-def _class_ticks(axes: Axes, labels: list[str], size: float) -> None:
+def class_ticks(axes: Axes, labels: list[str], size: float) -> None:
     """Label the classes by name or, where there are too many, by index."""
-    if len(labels) > _NAMED_CLASSES:
+    if len(labels) > NAMED_CLASSES:
         axes.set(xlabel="predicted class (index)", ylabel="true class (index)")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(ticker.MaxNLocator(10, integer=True))
@@ -251,7 +246,7 @@ def per_class(rows: Rows, path: Path) -> Figure:
             ("f1", "F1", "D", "black", 0.0),
             ("recall", "recall", "o", BLUE, 0.22),
         ):
-            percent = 100 * _column(shown, key)
+            percent = 100 * floats(shown, key)
             lowest = min(lowest, float(np.nanmin(percent)))
             axes.plot(
                 percent,
@@ -294,8 +289,8 @@ def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Fi
     full = [row for row in bins if row["n"]]
     middle = np.array([50 * (row["low"] + row["high"]) for row in full])
     width = np.array([100 * (row["high"] - row["low"]) for row in full])
-    sure, right = 100 * _column(full, "confidence"), 100 * _column(full, "accuracy")
-    counts = _column(full, "n")
+    sure, right = 100 * floats(full, "confidence"), 100 * floats(full, "accuracy")
+    counts = floats(full, "n")
     hits = np.rint(right / 100 * counts).astype(int)
     interval = np.array(
         [wilson_interval(k, int(n)) for k, n in zip(hits, counts, strict=True)]

@@ -36,8 +36,9 @@ def collect(arguments: Sequence[str]) -> tuple[list[Recipe], list[str]]:
         For each recipe: name, settings (its knobs) and runs, in the order of their
         random_seed, each with path, random_seed, accuracy in [0, 1], hits of images,
         loss, calibration_error, train_seconds, test_seconds, images_per_second,
-        parameters, flops and, where predictions.npz has them, indices and labels of
-        the test images and whether each is `right`. And lines about runs left out.
+        parameters, flops and, where predictions.npz has them, indices, labels and
+        predicted classes of the test images and whether each is `right`. And lines
+        about runs left out.
 
     Raises:
         UsageError: nothing is found, or two runs have different test sets.
@@ -141,10 +142,15 @@ def _predictions(path: pathlib.Path) -> dict[str, Any]:
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             labels = file["labels"]
-            right = file["probabilities"].argmax(1) == labels
-            return {"indices": file["indices"], "labels": labels, "right": right}
+            predicted = file["probabilities"].argmax(1).astype(np.int16)
+            return {
+                "indices": file["indices"],
+                "labels": labels,
+                "predicted": predicted,
+                "right": predicted == labels,
+            }
     except FileNotFoundError:
-        return {"indices": None, "labels": None, "right": None}
+        return dict.fromkeys(("indices", "labels", "predicted", "right"))
     except zipfile.BadZipFile:
         raise _Incomplete(f"{path.name} is damaged") from None
 
@@ -184,10 +190,31 @@ def _add(runs: dict[int, _Found], run: _Found) -> list[str]:
     ]
 
 
+def swept_knob(recipes: Sequence[Recipe]) -> str | None:
+    """Return the one knob in which recipes differ, if it is a number in all of them.
+
+    A knob whose values are the defaults that follow from the other does not count.
+    """
+    differing = _differing(recipes)
+    swept = [
+        name
+        for name in differing
+        if not all(_follows(name, r["settings"], differing) for r in recipes)
+    ]
+    if len(swept) != 1:
+        return None
+    values = [recipe["settings"].get(swept[0]) for recipe in recipes]
+    return swept[0] if all(type(v) in (int, float) for v in values) else None
+
+
+def _differing(recipes: Sequence[Recipe]) -> list[str]:
+    every = dict.fromkeys(k for recipe in recipes for k in recipe["settings"])
+    return [k for k in every if len({_value(r, k) for r in recipes}) > 1]
+
+
 def _names(recipes: Sequence[Recipe]) -> list[str]:
     """Name each recipe by its experiment, else by the knobs in which they differ."""
-    every = list(dict.fromkeys(k for recipe in recipes for k in recipe["settings"]))
-    differing = [k for k in every if len({_value(r, k) for r in recipes}) > 1]
+    differing = _differing(recipes)
     experiments = []
     for recipe in recipes:
         used = {run["experiment"] for run in recipe["runs"]}

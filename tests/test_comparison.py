@@ -338,9 +338,11 @@ def test_the_command_answers_at_once_and_writes_all_forms(two, kcnn):
     (write_run(two / "unfinished", 1) / "evaluation.json").unlink()
     done = kcnn("compare", "a-*", "b-*", "unfinished", "--output=out")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == (
-        "kcnn compare: unfinished: left out: not complete, no evaluation.json\n"
+    notes = done.stderr.split("\n")
+    assert notes[0] == (
+        "kcnn compare: unfinished: left out: not complete, no evaluation.json"
     )
+    assert notes[1].startswith("kcnn compare: learning_curves.png: left out: ")
     lines = done.stdout.split("\n")
     assert lines[0].split()[:4] == ["rank", "recipe", "n", "accuracy"]
     assert lines[1].split()[:4] == ["1", "learning_rate=0.002", "3", "92.50%"]
@@ -348,11 +350,14 @@ def test_the_command_answers_at_once_and_writes_all_forms(two, kcnn):
     assert sorted(path.name for path in (two / "out").iterdir()) == [
         "accuracy.png",
         "comparison.csv",
+        "comparison.html",
         "comparison.json",
         "comparison.md",
         "comparison.tex",
         "cost.png",
+        "knob.png",
     ]
+    assert lines[-2] == "page       out/comparison.html"
     refused = kcnn("compare", "nowhere*")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("kcnn compare: nowhere*: no such folder")

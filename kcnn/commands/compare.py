@@ -24,7 +24,9 @@ FLAGS = {
         "form of the output",
         choices=("table", "csv", "json", "markdown", "latex"),
     ),
-    "output": Knob("compare", "", "folder for all forms, and plots as PNG, too"),
+    "output": Knob(
+        "compare", "", "folder for all forms, the plots as PNG, and a page of HTML"
+    ),
 }
 
 _ENDINGS = {"json": "json", "csv": "csv", "markdown": "md", "latex": "tex"}
@@ -48,18 +50,24 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn import comparison
 
     result = comparison.compare(recipes)
-    if values.output:
-        _write(pathlib.Path(values.output), result)
     print(comparison.FORMS[values.format or "table"](result))
+    if values.output:
+        page = _write(pathlib.Path(values.output), result, recipes)
+        if values.format in (None, "table"):
+            print(f"\npage       {page}")
 
 
-def _write(folder: pathlib.Path, result: dict[str, Any]) -> None:
-    """Write every form and the plots."""
-    from kcnn import comparison, comparison_plots
+def _write(
+    folder: pathlib.Path, result: dict[str, Any], recipes: list[dict[str, Any]]
+) -> pathlib.Path:
+    """Write every form, the plots and the page; return the page's path."""
+    from kcnn import comparison, comparison_page
     from kcnn.files import write_text
 
     for form, ending in _ENDINGS.items():
         write = comparison.FORMS[form]
         write_text(folder / f"comparison.{ending}", write(result) + "\n")
-    comparison_plots.accuracies(result["recipes"], folder / "accuracy.png")
-    comparison_plots.cost(result["recipes"], folder / "cost.png")
+    page, notes = comparison_page.write(result, recipes, folder)
+    for note in notes:
+        print(f"kcnn compare: {note}", file=sys.stderr)
+    return page
