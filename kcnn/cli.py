@@ -10,6 +10,8 @@ import sys
 COMMANDS = {
     "train": "train, test, picture and export one model",
     "sweep": "train a model for every combination of several values",
+    "learning-curve": "train with ever more images: what would twice the data bring?",
+    "find-lr": "suggest a learning rate by a range test",
     "evaluate": "test a run or a SavedModel on any data set and split",
     "compare": "rank runs over their random seeds and say which is better",
     "predict": "label image files with a SavedModel",
@@ -41,7 +43,7 @@ def main() -> int:
 def _overview() -> str:
     lines = ["kcnn trains, compares, exports and serves small image classifiers.", ""]
     lines += ["usage: kcnn COMMAND [--flags]", ""]
-    lines += [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<14} {text}" for name, text in COMMANDS.items()]
     return "\n".join([*lines, "", "kcnn COMMAND --help lists the flags of a command."])
 
 
@@ -58,7 +60,7 @@ def _run(name: str, argv: list[str]) -> int:
                 f"unknown command {name}{did_you_mean(name, COMMANDS)}; kcnn --help "
                 "lists them"
             )
-        command = importlib.import_module(f"kcnn.commands.{name}")
+        command = importlib.import_module(f"kcnn.commands.{name.replace('-', '_')}")
         values = flags.FlagValues()
         for flag, declared in command.FLAGS.items():
             define(values, flag, declared)

@@ -52,13 +52,7 @@ def load(config: Config) -> Dataset:
     Raises:
         UsageError: the data set cannot be had, or not with these flags; one line.
     """
-    origin = _open(config, None)
-    default = KNOBS["test_fraction"].default
-    if "test" in origin.splits and config.test_fraction != default:
-        raise UsageError(
-            f"--test_fraction changes nothing: {config.dataset} has a test split"
-        )
-    spec = ImageSpec(*origin.shape, _with_extra_class(origin, config.extra_class))
+    origin, spec = _open_for_training(config)
     parts = _read(origin, config, ("train", "validation", "test"))
     _check_strict(origin, config)
     return Dataset(
@@ -69,6 +63,17 @@ def load(config: Config) -> Dataset:
         origin.skipped,
         origin.notes + _notes(origin, config, parts),
     )
+
+
+def load_training_images(config: Config) -> tuple[ImageSpec, Split]:
+    """Load what `load` has as train, and leave a data set's other splits unread.
+
+    Raises UsageError as for `load`.
+    """
+    origin, spec = _open_for_training(config)
+    parts = _read(origin, config, ("train",))
+    _check_strict(origin, config)
+    return spec, parts["train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +119,18 @@ def check_classes(found: tuple[str, ...], spec: ImageSpec) -> None:
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (f" ... ({len(names)})" if len(names) > 5 else "")
+
+
+def _open_for_training(config: Config) -> tuple[Origin, ImageSpec]:
+    """Open a data set for a new model, which takes its shape and classes from it."""
+    origin = _open(config, None)
+    default = KNOBS["test_fraction"].default
+    if "test" in origin.splits and config.test_fraction != default:
+        raise UsageError(
+            f"--test_fraction changes nothing: {config.dataset} has a test split"
+        )
+    classes = _with_extra_class(origin, config.extra_class)
+    return origin, ImageSpec(*origin.shape, classes)
 
 
 def _open(config: Config, shape: Shape | None) -> Origin:

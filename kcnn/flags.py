@@ -57,9 +57,12 @@ class _ValuesParser(_KnobParser):
             raise UsageError(f"--{self._name}: {error}") from None
 
 
-def define_knobs_of_many(values: flags.FlagValues) -> None:
-    """Define the flags of all knobs such that each takes several values."""
-    for name, declared in KNOBS.items():
+def define_knobs_of_many(
+    values: flags.FlagValues, names: Iterable[str] = KNOBS
+) -> None:
+    """Define the flags of the knobs named such that each takes several values."""
+    for name in names:
+        declared = KNOBS[name]
         parser = _ValuesParser(name, declared)
         serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
         flags.DEFINE(

@@ -219,6 +219,7 @@ _SYNONYMS = {
     "output_dir": "model_dir",
     "out": "model_dir",
     "weights": "saved_model",
+    "train_size": "sizes",
     "amp": "precision",
 }
 

@@ -81,6 +81,31 @@ def _cosine_between(start: float, end: float, done):
     return end + (start - end) * (1 + ops.cos(math.pi * done)) / 2
 
 
+@keras.saving.register_keras_serializable("kcnn")
+class RisingRate(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of a range test: up by the same factor every step.
+
+    Args:
+        first: learning rate of the first step.
+        last: learning rate of the last one.
+        total_steps: number of steps, two or more.
+    """
+
+    def __init__(self, first: float, last: float, total_steps: int):
+        self.first = first
+        self.last = last
+        self.total_steps = total_steps
+
+    def __call__(self, step):
+        """Return the learning rate of a step, counted from 0, as float32."""
+        done = ops.cast(step, "float32") / (self.total_steps - 1)
+        return self.first * (self.last / self.first) ** done
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return dict(vars(self))
+
+
 def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     """Return the schedule of a run of config.epochs epochs."""
     return Schedule(
@@ -93,7 +118,11 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     )
 
 
-def build_optimizer(config: Config, schedule: Schedule, policy: str):
+def build_optimizer(
+    config: Config,
+    schedule: keras.optimizers.schedules.LearningRateSchedule,
+    policy: str,
+):
     """Return the Keras optimizer; float16 gets loss scaling around it."""
     common = {
         "learning_rate": schedule,

@@ -125,6 +125,11 @@ class Board:
         self.line(text)
         self._shown = 0.0
 
+    def failures(self, record: SweepRecord) -> None:
+        """Print the reason of each run that failed."""
+        for outcome in record.failed:
+            self.note("failed", f"{outcome.planned.name}: {outcome.reason}")
+
     def show(
         self,
         running: list[tuple[Outcome, Job]],

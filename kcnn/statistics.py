@@ -76,13 +76,13 @@ def summarize(values: Sequence[float]) -> Summary:
     Raises:
         UsageError: there are no values, or one is not finite.
     """
-    x = _numbers(values)
+    x = numbers(values)
     if not len(x):
         raise UsageError("there are no runs to summarize")
     mean = float(x.mean())
     if len(x) < 2:
         return Summary(1, mean, None, None)
-    deviation = _deviation(x)
+    deviation = deviation_of(x)
     interval = _t_interval(mean, deviation / math.sqrt(len(x)), len(x) - 1)
     return Summary(len(x), mean, deviation, interval)
 
@@ -101,16 +101,16 @@ def paired_test(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
         b: the same for recipe B.
     """
     seeds = sorted(a.keys() & b.keys())
-    x, y = _numbers([a[seed] for seed in seeds]), _numbers([b[seed] for seed in seeds])
+    x, y = numbers([a[seed] for seed in seeds]), numbers([b[seed] for seed in seeds])
     n, gaps = len(seeds), np.round(x - y, 12)  # 0.93 - 0.92 and 0.92 - 0.91 are a tie
     if n < 2:
         difference = float(gaps[0]) if n else None
         return Comparison(True, n, n, difference, None, None, None, None)
     difference = float(gaps.mean())
-    if _deviation(gaps) == 0:
+    if deviation_of(gaps) == 0:
         p = 2.0 ** (1 - n) if gaps[0] else 1.0
         return Comparison(True, n, n, difference, 0.0, None, p, p)
-    deviation = _deviation(gaps)
+    deviation = deviation_of(gaps)
     error = deviation / math.sqrt(n)
     interval, p = _t_interval(difference, error, n - 1), _t_p(difference, error, n - 1)
     wilcoxon = float(scipy.stats.wilcoxon(gaps).pvalue)
@@ -125,13 +125,13 @@ def unpaired_test(a: Sequence[float], b: Sequence[float]) -> Comparison:
     equal; there is no interval.
     With fewer than two runs of either nothing can be concluded: p is None.
     """
-    x, y = _numbers(a), _numbers(b)
+    x, y = numbers(a), numbers(b)
     n_a, n_b = len(x), len(y)
     if min(n_a, n_b) < 2:
         difference = float(x.mean() - y.mean()) if n_a and n_b else None
         return Comparison(False, n_a, n_b, difference, None, None, None, None)
     difference = float(x.mean() - y.mean())
-    v_a, v_b = _deviation(x) ** 2 / n_a, _deviation(y) ** 2 / n_b
+    v_a, v_b = deviation_of(x) ** 2 / n_a, deviation_of(y) ** 2 / n_b
     if v_a + v_b == 0:
         p = 2 / math.comb(n_a + n_b, n_a) if x[0] != y[0] else 1.0
         return Comparison(False, n_a, n_b, difference, 0.0, None, p, None)
@@ -282,7 +282,7 @@ def _power(effect: float, n: float, alpha: float, paired: bool) -> float:
     return float(scipy.stats.nct.sf(limit, freedom, shift))
 
 
-def _deviation(x: np.ndarray) -> float:
+def deviation_of(x: np.ndarray) -> float:
     """Return the sample deviation; exactly 0 where all are equal."""
     return float(x.std(ddof=1)) if np.ptp(x) else 0.0
 
@@ -296,7 +296,7 @@ def _t_p(center: float, error: float, freedom: float) -> float:
     return float(2 * scipy.stats.t.sf(abs(center) / error, freedom))
 
 
-def _numbers(values: Iterable[float]) -> np.ndarray:
+def numbers(values: Iterable[float]) -> np.ndarray:
     """Return values as an array; raises UsageError if one is not finite."""
     x = np.asarray(list(values), np.float64)
     if not np.isfinite(x).all():

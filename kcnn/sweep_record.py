@@ -68,6 +68,20 @@ class SweepRecord:
         """Return how many runs have a status."""
         return sum(outcome.status == status for outcome in self.outcomes)
 
+    @property
+    def failed(self) -> list[Outcome]:
+        """The runs that failed."""
+        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+
+    def raise_failures(self) -> None:
+        """Raise RunError if runs failed, with the first one's reason."""
+        if self.failed:
+            first = self.failed[0]
+            raise RunError(
+                f"{len(self.failed)} of {len(self.outcomes)} runs failed, the first of "
+                f"them {first.planned.name}: {first.reason}"
+            )
+
     def write(self) -> None:
         """Write sweep.json and sweep.csv, each of them whole or not at all."""
         recipes = self._recipes()

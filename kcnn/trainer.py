@@ -23,7 +23,6 @@ from kcnn import (
     models,
     optimization,
     pipeline,
-    preprocessing,
     runtime,
     summary,
 )
@@ -32,8 +31,8 @@ from kcnn.datasets import Dataset, Split
 from kcnn.errors import UsageError
 from kcnn.files import replacing, write_json
 from kcnn.fitting import Fitting, History
+from kcnn.fresh import FreshModel
 from kcnn.knobs import show
-from kcnn.loop import TrainingLoop
 from kcnn.progress import Progress
 from kcnn.run import Run
 from kcnn.spec import ImageSpec
@@ -78,28 +77,20 @@ def train(
     """
     began = time.perf_counter()
     data = datasets.load(config)
-    precision = runtime.choose_precision(config.precision)
-    keras.utils.set_random_seed(config.random_seed)
-    model = models.build_model(config, data.spec, policy=precision.policy)
-    batches = pipeline.evaluation_batches(data.train, config.batch_size)
-    preprocessing.measure_statistics(model, batches)
     steps = pipeline.steps_per_epoch(data.train, config.batch_size)
-    shortened = models.shorten_batch_norm(model, config, steps * config.epochs)
-    jit_compile = runtime.choose_jit(config.jit_compile, model)
-    model.jit_compile = jit_compile  # for its predictions too
+    fresh = FreshModel.build(config, data.spec, data.train, steps * config.epochs)
 
-    note = _describe(config, run, data, model, precision, jit_compile) | about
+    note = _describe(config, run, data, fresh) | about
     _announce(progress, config, data, note)
-    if shortened:
-        progress.note("", shortened)
+    if fresh.shortened:
+        progress.note("", fresh.shortened)
     if resume:
         _check_same_data(run, note)
     else:
         run.begin(note)
 
     schedule = optimization.build_schedule(config, steps)
-    optimizer = optimization.build_optimizer(config, schedule, precision.policy)
-    loop = TrainingLoop(model, optimizer, config, jit_compile)
+    loop = fresh.loop(config, schedule)
     fitting = Fitting(config, data, loop, schedule, run, progress, on_epoch)
     if resume:
         fitting.resume()
@@ -181,18 +172,16 @@ def _describe(
     config: Config,
     run: Run,
     data: Dataset,
-    model: keras.Model,
-    precision: runtime.Precision,
-    jit_compile: bool,
+    fresh: FreshModel,
 ) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
         "model_dir": str(run.path),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "precision": precision._asdict(),
-        "jit_compile": jit_compile,
+        "precision": fresh.precision._asdict(),
+        "jit_compile": fresh.jit_compile,
         "spec": dataclasses.asdict(data.spec),
-        "model": summary.model_summary(model),
+        "model": summary.model_summary(fresh.model),
         "data": {
             "train": len(data.train),
             "validation": len(data.validation) if data.validation else 0,

@@ -16,7 +16,7 @@ from typing import Any
 from absl.flags import FlagValues
 
 from kcnn import flags
-from kcnn.errors import RunError, UsageError
+from kcnn.errors import UsageError
 from kcnn.knobs import Knob
 from kcnn.scheduler import Board
 from kcnn.sweep import PlannedRun, plan
@@ -104,11 +104,5 @@ def _conclude(board: Board, record: SweepRecord) -> None:
     for line in render(record.rows(), "table").splitlines():
         board.line(line)
     board.note("table", str(record.folder / "sweep.csv"))
-    failed = [o for o in record.outcomes if o.status == "failed"]
-    for outcome in failed:
-        board.note("failed", f"{outcome.planned.name}: {outcome.reason}")
-    if failed:
-        raise RunError(
-            f"{len(failed)} of {len(record.outcomes)} runs failed, the first of them "
-            f"{failed[0].planned.name}: {failed[0].reason}"
-        )
+    board.failures(record)
+    record.raise_failures()

@@ -1,0 +1,51 @@
+"""A model as a training begins with it, and its first step's loop."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from kcnn import models, optimization, pipeline, preprocessing, runtime
+from kcnn.config import Config
+from kcnn.loop import TrainingLoop
+from kcnn.spec import ImageSpec
+from kcnn.splits import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class FreshModel:
+    """A model that knows nothing yet but its training images' statistics.
+
+    `shortened` says how batch normalization was set for a short run, if it was.
+    """
+
+    model: keras.Model
+    precision: runtime.Precision
+    jit_compile: bool
+    shortened: str | None
+
+    @classmethod
+    def build(
+        cls, config: Config, spec: ImageSpec, train: Split, steps: int
+    ) -> FreshModel:
+        """Build the model of a training of so many steps, by random_seed."""
+        precision = runtime.choose_precision(config.precision)
+        keras.utils.set_random_seed(config.random_seed)
+        model = models.build_model(config, spec, policy=precision.policy)
+        batches = pipeline.evaluation_batches(train, config.batch_size)
+        preprocessing.measure_statistics(model, batches)
+        shortened = models.shorten_batch_norm(model, config, steps)
+        jit_compile = runtime.choose_jit(config.jit_compile, model)
+        model.jit_compile = jit_compile  # for its predictions too
+        return cls(model, precision, jit_compile, shortened)
+
+    def loop(
+        self,
+        config: Config,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+    ) -> TrainingLoop:
+        """Return a loop with an optimizer that follows a course of learning rates."""
+        policy = self.precision.policy
+        optimizer = optimization.build_optimizer(config, schedule, policy)
+        return TrainingLoop(self.model, optimizer, config, self.jit_compile)
