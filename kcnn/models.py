@@ -7,17 +7,21 @@ preprocessing, and ends in (batch, num_classes) float32 logits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 from keras import layers as k
 
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
+from kcnn.layers import BatchNormalization, Dropout
 from kcnn.preprocessing import preprocessing_layers
 from kcnn.spec import ImageSpec
 
 Layers = list[keras.layers.Layer]
+
+# Activations that nowhere fall; gelu and silu do.
+_MONOTONE = ("relu", "elu", "leaky_relu", "tanh", "sigmoid")
 
 
 def build_model(
@@ -54,7 +58,7 @@ def shorten_batch_norm(model: keras.Model, config: Config, steps: int) -> str | 
     Returns:
         A line for the user if anything was changed.
     """
-    norms = [v for v in model.layers if isinstance(v, k.BatchNormalization)]
+    norms = [v for v in model.layers if isinstance(v, BatchNormalization)]
     momentum = max(1 - 10 / steps, 0.0)
     default = KNOBS["batch_norm_momentum"].default.defaults.get(config.model)
     if not norms or config.batch_norm_momentum != default or momentum >= default:
@@ -70,11 +74,12 @@ def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mo
     layers = [*preprocessing, _conv(config, filters_1, "conv_1")]
     if config.batch_norm >= 1:
         layers += [_batch_norm(config, "batch_norm_1")]
-    layers += [_conv(config, filters_2, "conv_2"), k.MaxPooling2D(2, name="pool_1")]
-    if config.extra_conv:
+    pool_1, pool_2 = (k.MaxPooling2D(2, name=f"pool_{i}") for i in (1, 2))
+    layers += _conv_pool(config, filters_2, "conv_2", pool_1)
+    if config.extra_conv and config.extra_conv_pool:
+        layers += _conv_pool(config, config.extra_conv, "conv_3", pool_2)
+    elif config.extra_conv:
         layers += [_conv(config, config.extra_conv, "conv_3")]
-        if config.extra_conv_pool:
-            layers += [k.MaxPooling2D(2, name="pool_2")]
     layers += _dropout(config.conv_dropout, "conv_dropout")
     layers += [k.Flatten(name="flatten"), *_dense(config)]
     if config.batch_norm == 2:
@@ -91,7 +96,7 @@ def convnet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mod
         x = _convnet_block(x, config, filters, i)
     x = _apply(x, k.Flatten(name="flatten"), *_dense(config))
     if config.head == "dropout_softmax":
-        logits_dropout = k.Dropout(config.dropout, dtype="float32", name="dropout")
+        logits_dropout = Dropout(config.dropout, dtype="float32", name="dropout")
         x = _apply(x, _head(spec), logits_dropout)
         outputs = k.Softmax(dtype="float32", name="softmax")(x)
     else:
@@ -110,20 +115,19 @@ def _convnet_block(x, config: Config, filters: int, number: int):
     norm = [_batch_norm(config, f"batch_norm_{number}")] if config.batch_norm else []
     activation = k.Activation(config.activation, name=f"activation_{number}")
     pool = k.MaxPooling2D(2, name=f"pool_{number}")
-    return _apply(x, conv, *norm, activation, pool)
+    return _apply(x, conv, *norm, *_activate_and_pool(activation, pool))
 
 
 def lenet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
     """Build LeNet-5 for images of 32x32; smaller ones are padded with zeros."""
     layers = [*preprocessing, *_pad_to(32, spec)]
-    for i, filters in enumerate(config.filters, start=1):
-        layers += [_conv(config, filters, f"conv_{i}")]
+    for i, filters in enumerate(config.filters[:2], start=1):
+        between = _dropout(config.conv_dropout, "conv_dropout") if i == 2 else []
         if i == 1 and config.batch_norm:
-            layers += [_batch_norm(config, "batch_norm_1")]
-        if i == 2:
-            layers += _dropout(config.conv_dropout, "conv_dropout")
-        if i < 3:
-            layers += [k.MaxPooling2D(2, name=f"pool_{i}")]
+            between = [_batch_norm(config, "batch_norm_1")]
+        pool = k.MaxPooling2D(2, name=f"pool_{i}")
+        layers += _conv_pool(config, filters, f"conv_{i}", pool, between=between)
+    layers += [_conv(config, config.filters[2], "conv_3")]
     layers += [k.Flatten(name="flatten"), *_dense(config)]
     layers += _dropout(config.dropout, "dropout")
     return _sequential("lenet", spec, [*layers, _head(spec)])
@@ -133,8 +137,8 @@ def shallow(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mod
     """Build one or two pairs of conv and pool under wide dense layers."""
     layers = [*preprocessing]
     for i, filters in enumerate(config.filters, start=1):
-        conv = _conv(config, filters, f"conv_{i}")
-        layers += [conv, k.MaxPooling2D(2, name=f"pool_{i}")]
+        pool = k.MaxPooling2D(2, name=f"pool_{i}")
+        layers += _conv_pool(config, filters, f"conv_{i}", pool)
     layers += [k.Flatten(name="flatten"), *_dense(config)]
     layers += _dropout(config.dropout, "dropout")
     return _sequential("shallow", spec, [*layers, _head(spec)])
@@ -147,10 +151,8 @@ def bottleneck(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.
     for i, (filters, stride, pool_size) in enumerate(sizes, start=1):
         if config.padding:
             layers += [k.ZeroPadding2D(config.padding, name=f"pad_{i}")]
-        layers += [
-            _conv(config, filters, f"conv_{i}", strides=stride),
-            k.MaxPooling2D(pool_size, name=f"pool_{i}"),
-        ]
+        pool = k.MaxPooling2D(pool_size, name=f"pool_{i}")
+        layers += _conv_pool(config, filters, f"conv_{i}", pool, strides=stride)
     layers += [k.Flatten(name="flatten"), _head(spec)]
     return _sequential("bottleneck", spec, layers)
 
@@ -182,8 +184,38 @@ def _conv(config: Config, filters: int, name: str, strides: int = 1):
     )
 
 
+def _conv_pool(
+    config: Config,
+    filters: int,
+    name: str,
+    pool: keras.layers.Layer,
+    strides: int = 1,
+    between: Sequence[keras.layers.Layer] = (),
+) -> Layers:
+    """Return convolution, activation, what comes between, and pooling."""
+    conv = _conv(config, filters, name, strides)
+    if between or config.activation not in _MONOTONE:
+        return [conv, *between, pool]
+    conv.activation = keras.activations.linear
+    activation = k.Activation(
+        config.activation, name=name.replace("conv", "activation")
+    )
+    return [conv, *_activate_and_pool(activation, pool)]
+
+
+def _activate_and_pool(activation: k.Activation, pool: keras.layers.Layer) -> Layers:
+    """Return an activation and max pooling, the pooling first where it may be.
+
+    The largest of a rising function's values is its value of the largest: what comes
+    out is the same to the last bit, and so are the gradients, for a quarter of the
+    work.
+    """
+    first = keras.activations.serialize(activation.activation) in _MONOTONE
+    return [pool, activation] if first else [activation, pool]
+
+
 def _batch_norm(config: Config, name: str):
-    return k.BatchNormalization(momentum=config.batch_norm_momentum, name=name)
+    return BatchNormalization(momentum=config.batch_norm_momentum, name=name)
 
 
 def _dense(config: Config) -> Layers:
@@ -194,7 +226,7 @@ def _dense(config: Config) -> Layers:
 
 
 def _dropout(rate: float, name: str) -> Layers:
-    return [k.Dropout(rate, name=name)] if rate else []
+    return [Dropout(rate, name=name)] if rate else []
 
 
 def _head(spec: ImageSpec):

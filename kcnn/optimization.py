@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kcnn.config import Config
+from kcnn.optimizers import SGD, Adadelta, Adam, AdamW
 
 # Never decayed: biases, and the scale and shift of normalization.
 _NOT_DECAYED = ["bias", "gamma", "beta"]
@@ -99,19 +100,18 @@ def build_optimizer(config: Config, schedule: Schedule, policy: str):
         "weight_decay": config.weight_decay or None,
         "global_clipnorm": config.clip_norm or None,
     }
-    o = keras.optimizers
     makers = {
-        "adadelta": lambda: o.Adadelta(**common),
-        "sgd": lambda: o.SGD(**common),
-        "momentum": lambda: o.SGD(momentum=config.momentum, **common),
-        "nesterov": lambda: o.SGD(momentum=config.momentum, nesterov=True, **common),
-        "rmsprop": lambda: o.RMSprop(**common),
-        "adam": lambda: o.Adam(**common),
-        "adamw": lambda: o.AdamW(**{**common, "weight_decay": config.weight_decay}),
+        "adadelta": lambda: Adadelta(**common),
+        "sgd": lambda: SGD(**common),
+        "momentum": lambda: SGD(momentum=config.momentum, **common),
+        "nesterov": lambda: SGD(momentum=config.momentum, nesterov=True, **common),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**common),
+        "adam": lambda: Adam(**common),
+        "adamw": lambda: AdamW(**{**common, "weight_decay": config.weight_decay}),
     }
     optimizer = makers[config.optimizer]()
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     if policy == "mixed_float16":
-        optimizer = o.LossScaleOptimizer(optimizer)
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

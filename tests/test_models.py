@@ -62,24 +62,29 @@ def test_the_tutorial_has_the_known_number_of_parameters():
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({}, "conv_1 conv_2 pool_1 conv_dropout flatten dense_1 dropout logits"),
         (
-            {"batch_norm": 1},
-            "conv_1 batch_norm_1 conv_2 pool_1 conv_dropout flatten dense_1 dropout "
+            {},
+            "conv_1 conv_2 pool_1 activation_2 conv_dropout flatten dense_1 dropout "
             "logits",
         ),
         (
+            {"batch_norm": 1},
+            "conv_1 batch_norm_1 conv_2 pool_1 activation_2 conv_dropout flatten "
+            "dense_1 dropout logits",
+        ),
+        (
             {"batch_norm": 2, "extra_conv": 64, "conv_dropout": 0.0},
-            "conv_1 batch_norm_1 conv_2 pool_1 conv_3 pool_2 flatten dense_1 "
-            "batch_norm_2 dropout logits",
+            "conv_1 batch_norm_1 conv_2 pool_1 activation_2 conv_3 pool_2 activation_3 "
+            "flatten dense_1 batch_norm_2 dropout logits",
         ),
         (
             {"extra_conv": 64, "extra_conv_pool": False, "dropout": 0.0},
-            "conv_1 conv_2 pool_1 conv_3 conv_dropout flatten dense_1 logits",
+            "conv_1 conv_2 pool_1 activation_2 conv_3 conv_dropout flatten dense_1 "
+            "logits",
         ),
         (
             {"model": "convnet", "filters": (8,), "dropout": 0.1},
-            "images conv_1 batch_norm_1 activation_1 pool_1 flatten dropout logits",
+            "images conv_1 batch_norm_1 pool_1 activation_1 flatten dropout logits",
         ),
         (
             {
@@ -90,7 +95,7 @@ def test_the_tutorial_has_the_known_number_of_parameters():
                 "head": "dropout_softmax",
                 "batch_norm": 0,
             },
-            "images conv_1 activation_1 pool_1 flatten dense_1 logits dropout softmax",
+            "images conv_1 pool_1 activation_1 flatten dense_1 logits dropout softmax",
         ),
         (
             {"model": "lenet", "conv_dropout": 0.5, "batch_norm": 1},

@@ -1,0 +1,75 @@
+"""Keras layers that mean what Keras's own mean and train faster on a CPU.
+
+On two cores with bfloat16, Keras's batch normalization takes more than half of a
+convnet's step and its dropout a quarter of the tutorial CNN's.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("kcnn")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization over the last axis, in training by TensorFlow's fused op.
+
+    Keras builds the same from a dozen elementwise operations. Statistics are kept in
+    float32, of the biased variance as Keras keeps them.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalize (batch, ..., channels) inputs of any float dtype."""
+        if not training or not self.trainable:
+            return super().call(inputs, training=training, mask=mask)
+        x = tf.convert_to_tensor(inputs)
+        channels = x.shape[-1]
+        images = tf.reshape(x, (-1, 1, 1, channels)) if x.shape.rank != 4 else x
+        normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.zeros(0),
+            variance=tf.zeros(0),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        count = tf.cast(tf.size(x) / channels, tf.float32)
+        variance *= (count - 1) / count  # the op returns the unbiased one
+        for moving, batch in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return tf.reshape(normalized, tf.shape(x))
+
+
+@keras.saving.register_keras_serializable("kcnn")
+class Dropout(keras.layers.Dropout):
+    """Dropout that spends eight random bits on a value instead of 32.
+
+    A value is dropped where its bits, as a number, are below rate * 256. What the
+    rounding of that leaves over is made up for by a threshold one higher in as many
+    steps as it takes: each value is dropped with probability `rate` exactly.
+    """
+
+    def call(self, inputs, training=False):
+        """Drop values of (batch, ...) inputs of any float dtype."""
+        whole = int(self.rate * 256)
+        if not training or not self.rate or whole == 255:
+            return super().call(inputs, training=training)
+        x = tf.convert_to_tensor(inputs)
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        count = tf.size(x)
+        words = tf.random.stateless_uniform(
+            [(count + 3) // 4], seed, minval=None, maxval=None, dtype=tf.uint32
+        )
+        bits = tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:count]
+        threshold = tf.constant(whole, tf.uint8)
+        rest = self.rate * 256 - whole
+        if rest:
+            another = tf.random.experimental.stateless_fold_in(seed, 1)
+            chance = tf.random.stateless_uniform([], another)
+            threshold += tf.cast(chance < rest, tf.uint8)
+        kept = tf.cast(tf.reshape(bits, tf.shape(x)) >= threshold, x.dtype)
+        return x * (kept * tf.cast(1 / (1 - self.rate), x.dtype))

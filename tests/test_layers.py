@@ -1,0 +1,130 @@
+"""kcnn's layers against Keras's own, and against probabilities by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kcnn.config import Config
+from kcnn.layers import BatchNormalization, Dropout
+from kcnn.models import build_model
+from kcnn.spec import ImageSpec
+
+
+def after_a_step(layer, x, upstream):
+    """Return outputs, all gradients and the weights after one training step."""
+    layer.build(x.shape)
+    layer.gamma.assign(np.linspace(0.5, 2.0, x.shape[-1]))
+    layer.beta.assign(np.linspace(-1.0, 1.0, x.shape[-1]))
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+        value = tf.reduce_sum(y * upstream)
+    gradients = tape.gradient(value, [x, *layer.trainable_variables])
+    return [y.numpy(), *(g.numpy() for g in gradients), *layer.get_weights()]
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 5, 3), (32, 7)])
+def test_batch_normalization_is_that_of_keras(shape):
+    random = np.random.default_rng(0)
+    x = random.normal(3.0, 2.0, shape).astype("float32")
+    upstream = random.normal(size=shape).astype("float32")
+    ours = after_a_step(BatchNormalization(momentum=0.9), x, upstream)
+    keras_own = after_a_step(keras.layers.BatchNormalization(momentum=0.9), x, upstream)
+    for found, expected in zip(ours, keras_own, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_normalization_keeps_the_biased_variance():
+    layer = BatchNormalization(momentum=0.0)
+    layer(np.array([[1.0], [3.0]], "float32"), training=True)
+    assert layer.moving_mean.numpy() == pytest.approx([2.0])
+    assert layer.moving_variance.numpy() == pytest.approx([1.0])  # 2.0 if unbiased
+
+
+def test_batch_normalization_keeps_float32_statistics_under_bfloat16():
+    layer = BatchNormalization(momentum=0.0, dtype="mixed_bfloat16")
+    x = np.random.default_rng(0).normal(100.0, 1.0, (64, 4, 4, 2)).astype("float32")
+    x = tf.cast(x, tf.bfloat16)
+    y = layer(x, training=True)
+    assert y.dtype == tf.bfloat16
+    exact = tf.cast(x, tf.float32).numpy().var((0, 1, 2))
+    assert layer.moving_variance.numpy() == pytest.approx(exact, rel=1e-3)
+
+
+def test_a_frozen_batch_normalization_moves_nothing():
+    layer = BatchNormalization()
+    layer.trainable = False
+    x = np.random.default_rng(0).normal(5.0, 1.0, (8, 3)).astype("float32")
+    np.testing.assert_allclose(layer(x, training=True), layer(x), rtol=1e-6)
+    assert layer.moving_mean.numpy() == pytest.approx([0, 0, 0])
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.02, 0.3, 0.5, 0.9])
+def test_dropout_drops_its_rate(rate):
+    layer = Dropout(rate, seed=0)
+    n, steps = 10_000, 200
+    ones = tf.ones((10, n // 10))
+    kept = np.mean([np.mean(layer(ones, training=True) > 0) for _ in range(steps)])
+    # All values of a step share the threshold, whose rounding is at most 1/256.
+    error = np.sqrt(rate * (1 - rate) / (n * steps) + (1 / 256) ** 2 / 4 / steps)
+    assert abs(kept - (1 - rate)) < 4 * error
+
+
+def test_dropout_scales_what_it_keeps_and_the_gradient_alike():
+    layer = Dropout(0.75, seed=1)
+    x = tf.constant(np.random.default_rng(0).normal(size=(7, 13)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    gradient = tape.gradient(y, x).numpy()
+    assert set(np.unique(gradient)) == {0.0, 4.0}
+    np.testing.assert_allclose(y.numpy(), gradient * x.numpy(), rtol=1e-6)
+
+
+def test_dropout_is_another_one_at_every_step_and_the_same_from_the_same_seed():
+    x = tf.ones((4, 50))
+    layer, again = Dropout(0.5, seed=3), Dropout(0.5, seed=3)
+    first, second = layer(x, training=True), layer(x, training=True)
+    assert np.any(first != second)
+    assert np.all(first == again(x, training=True))
+    assert np.all(layer(x) == x)
+
+
+def test_dropout_drops_nearly_all():
+    kept = np.mean(Dropout(0.998, seed=0)(tf.ones((100, 1000)), training=True) > 0)
+    assert kept == pytest.approx(0.002, abs=0.001)
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu", "leaky_relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("model", ["convnet", "shallow"])
+def test_pooling_first_changes_nothing(model, activation, monkeypatch):
+    config = Config(model=model, activation=activation, dense_units=(8,), filters=(4,))
+    spec = ImageSpec(12, 12, 1, ("a", "b", "c"))
+    images = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 1), np.uint8)
+
+    def gradients():
+        keras.utils.set_random_seed(0)
+        built = build_model(config, spec)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(built(images, training=True)[:, 0])
+        return [w.name for w in built.layers], tape.gradient(
+            loss, built.trainable_variables
+        )
+
+    names, found = gradients()
+    monkeypatch.setattr("kcnn.models._MONOTONE", ())
+    other_names, expected = gradients()
+    assert names.index("pool_1") < names.index("activation_1")
+    assert other_names != names
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_an_activation_that_falls_stays_before_the_pooling(activation):
+    config = Config(model="convnet", activation=activation)
+    model = build_model(config, ImageSpec(28, 28, 1, ("a", "b")))
+    names = [layer.name for layer in model.layers]
+    assert names.index("activation_1") < names.index("pool_1")
