@@ -13,7 +13,7 @@ from kcnn.config import Config
 from kcnn.experiments import EXPERIMENTS, Experiment
 from kcnn.sweep import PlannedRun, Point, planned, points
 
-AS_PUBLISHED, MENDED = "as published", "mended"
+AS_PUBLISHED, VARIANT = "as_published", "variant"
 
 # What --quick lowers settings to. Its figures say only that everything runs.
 QUICK = {"train_size": 5000, "epochs": 2}
@@ -23,19 +23,18 @@ QUICK = {"train_size": 5000, "epochs": 2}
 class Row:
     """One published run and the runs that repeat it.
 
-    `variants` holds the names of runs under "as published" and, where the fault of
-    the row lies in its settings, under "mended"; it is empty for a row that cannot
-    be trained. Rows of one recipe share their runs.
+    `runs` holds names of runs under "as_published" and, where the experiment has one,
+    "variant"; it is empty for a row that cannot be trained. Rows of one recipe share
+    their runs.
     """
 
     name: str
     experiment: Experiment
-    variants: dict[str, list[str]]
+    runs: dict[str, list[str]]
 
 
 def plan_rows(
-    names: Sequence[str],
-    seeds: Sequence[int],
+    seeds: Mapping[str, Sequence[int]],
     given: Mapping[str, Any],
     instead: Mapping[str, str],
     quick: bool = False,
@@ -43,18 +42,17 @@ def plan_rows(
     """Return the rows of some experiments, and the runs that they need, each once.
 
     Args:
-        names: of experiments.
-        seeds: the random seeds of every row, in place of its own.
+        seeds: the random seeds of each experiment, in place of its own.
         given: knobs for every run, such as precision.
         instead: data set to read in place of the published one, by its name.
         quick: train on less data and for less time; see QUICK.
     """
     every: list[tuple[Point, str, str]] = []
-    for name in names:
-        for variant, its_points in _variants(name, seeds, given, instead, quick):
+    for name, its_seeds in seeds.items():
+        for variant, its_points in _recipes(name, its_seeds, given, instead, quick):
             every += [(point, name, variant) for point in its_points]
     runs: dict[Config, PlannedRun] = {}
-    used: dict[str, dict[str, list[str]]] = {name: {} for name in names}
+    used: dict[str, dict[str, list[str]]] = {name: {} for name in seeds}
     for run, (_, name, variant) in zip(
         planned([point for point, *_ in every]), every, strict=True
     ):
@@ -65,7 +63,7 @@ def plan_rows(
     return rows, sorted(runs.values(), key=lambda run: run.config.random_seed)
 
 
-def _variants(
+def _recipes(
     name: str,
     seeds: Sequence[int],
     given: Mapping[str, Any],
@@ -88,7 +86,10 @@ def _variants(
         }
         for knob, every in swept.items():
             swept[knob] = (every[0], every[len(every) // 2], every[-1])
-    variants = {AS_PUBLISHED: {}, MENDED: experiment.mended}
+    recipes: dict[str, Mapping[str, Any]] = {
+        AS_PUBLISHED: {},
+        VARIANT: experiment.variant,
+    }
     return [
         (
             variant,
@@ -98,13 +99,13 @@ def _variants(
                     {
                         **common,
                         **swept,
-                        **{knob: (value,) for knob, value in mended.items()},
+                        **{knob: (value,) for knob, value in knobs.items()},
                         "random_seed": tuple(seeds),
                     },
-                    {*swept, *mended, "random_seed"},
+                    {*swept, *knobs, "random_seed"},
                 )
             ),
         )
-        for variant, mended in variants.items()
-        if variant == AS_PUBLISHED or mended
+        for variant, knobs in recipes.items()
+        if variant == AS_PUBLISHED or knobs
     ]
