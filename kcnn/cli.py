@@ -14,6 +14,7 @@ COMMANDS = {
     "find-lr": "suggest a learning rate by a range test",
     "evaluate": "test a run or a SavedModel on any data set and split",
     "compare": "rank runs over their random seeds and say which is better",
+    "reproduce": "run published experiments again, and set them side by side",
     "predict": "label image files with a SavedModel",
     "export": "write a run's SavedModel again",
     "summary": "show a model's layers, and draw its architecture",

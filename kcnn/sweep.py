@@ -21,6 +21,9 @@ from kcnn.experiments import EXPERIMENTS, matching
 from kcnn.knobs import MOST_VALUES, show
 from kcnn.run import Run, config_of
 
+# What is swept, the experiment, all settings, and those of them to give as flags.
+Point = tuple[dict[str, Any], str | None, dict[str, Any], dict[str, Any]]
+
 _LONGEST_NAME = 200  # bytes; file systems take 255
 
 
@@ -72,7 +75,15 @@ def plan(
     number = math.prod(map(len, chosen.values())) * len(bases)
     if number > MOST_VALUES:
         raise UsageError(f"this is {number:,} runs, expected at most {MOST_VALUES:,}")
-    points = [p for base in bases for p in _product(base, chosen, several)]
+    chosen_points = [p for base in bases for p in points(base, chosen, several)]
+    return planned(chosen_points), left_out
+
+
+def planned(points: Sequence[Point]) -> list[PlannedRun]:
+    """Return the runs of some points, each with a folder name of its own.
+
+    Raises UsageError for a combination that cannot be run, named.
+    """
     names = _file_names([_label(swept) for swept, *_ in points])
     runs = []
     for name, (swept, experiment, settings, flags) in zip(names, points, strict=True):
@@ -81,7 +92,7 @@ def plan(
         except UsageError as error:
             raise UsageError(f"{_label(swept)}: {error}") from None
         runs.append(PlannedRun(name, swept, config, experiment, flags))
-    return runs, left_out
+    return runs
 
 
 def _bases(patterns: Sequence[str]) -> tuple[list[str | None], dict[str, str]]:
@@ -101,10 +112,16 @@ def _bases(patterns: Sequence[str]) -> tuple[list[str | None], dict[str, str]]:
     return bases, left_out
 
 
-def _product(
+def points(
     base: str | None, chosen: Mapping[str, Sequence[Any]], several: set[str]
-) -> Iterator[tuple[dict[str, Any], str | None, dict[str, Any], dict[str, Any]]]:
-    """Yield what is swept, the experiment, all settings, and those to give as flags."""
+) -> Iterator[Point]:
+    """Yield the cross product of an experiment's own values and those chosen.
+
+    Args:
+        base: the experiment; None starts from the defaults.
+        chosen: the values of each knob, instead of the experiment's.
+        several: the knobs of chosen that tell the runs apart.
+    """
     settings: dict[str, Any] = {}
     own: Mapping[str, Sequence[Any]] = {}
     if base:

@@ -1,0 +1,71 @@
+"""Reasons why a published figure is not measured again, each with its check.
+
+A reason is kept with the experiment as the name of a claim; what the claim says is
+tested against the measured figures, so that it cannot outlive them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kcnn.experiments import EXPERIMENTS, Reason
+
+# Of kcnn.reproduction_results: rows by name.
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+def holds(reason: Reason, rows: Rows, name: str) -> bool | None:
+    """Tell whether the measured figures bear out a reason given for a row.
+
+    None: figures that it needs have not been measured.
+    """
+    needed = [(name, "as_published")]
+    if reason.claim == "variant_agrees":
+        needed.append((name, "variant"))
+    if reason.argument in EXPERIMENTS:
+        needed.append((reason.argument, "as_published"))
+    for row, recipe in needed:
+        measured = rows.get(row, {}).get(recipe)
+        if not measured or not measured[reason.figure]:
+            return None
+    return CLAIMS[reason.claim](reason, rows, name)
+
+
+def _weights_carried_over(reason: Reason, rows: Rows, name: str) -> bool:
+    """Better than a fresh run, and no better than the run it went on from."""
+    published = rows[name]["reported"][reason.figure]
+    fresh = rows[name]["as_published"][reason.figure]
+    source = rows[reason.argument]["as_published"][reason.figure]
+    return (fresh["interval"] or [0, fresh["mean"]])[1] < published <= source["mean"]
+
+
+def _not_a_number(reason: Reason, rows: Rows, name: str) -> bool:
+    """Class 0 said of every image, as the largest of ten NaNs is the first."""
+    row = rows[name]
+    measured = row["as_published"]
+    everything_first = abs(row["reported"]["accuracy"] - measured["first_class_part"])
+    return row["reported"]["loss_was_nan"] and everything_first < 5e-5
+
+
+def _other_images(reason: Reason, rows: Rows, name: str) -> bool:
+    """A part of so many images, and worse than on the data's own test images."""
+    published = rows[name]["reported"]
+    right = round(published["accuracy"] * reason.argument)
+    return (
+        abs(right / reason.argument - published["accuracy"]) < 5e-5
+        and published["accuracy"] < rows[name]["as_published"]["accuracy"]["mean"]
+    )
+
+
+def _variant_agrees(reason: Reason, rows: Rows, name: str) -> bool:
+    """What one run of the row's variant gives."""
+    return rows[name]["variant"][reason.figure]["agrees"] is True
+
+
+CLAIMS: dict[str, Callable[[Reason, Rows, str], bool]] = {
+    "weights_carried_over": _weights_carried_over,
+    "not_a_number": _not_a_number,
+    "other_images": _other_images,
+    "variant_agrees": _variant_agrees,
+}
