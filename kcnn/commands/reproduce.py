@@ -3,6 +3,7 @@
 Every row is run with its own settings and several random seeds, and where a fault lies
 in the settings also without it. Each run is a kcnn train in a folder of its own
 under --model_dir; the same command again goes on. Without a group it runs all.
+The default random seeds are 0..2; --quick has 0.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import sys
 from absl.flags import FlagValues
 
 from kcnn import flags
-from kcnn.config import KNOBS, Config
-from kcnn.errors import RunError, UsageError
+from kcnn.config import Config
+from kcnn.errors import UsageError
 from kcnn.experiments import EXPERIMENTS, matching
-from kcnn.knobs import Knob, parse_values
+from kcnn.knobs import Knob
 from kcnn.reproduction import Row, plan_rows
 from kcnn.scheduler import Board
 from kcnn.sweep_record import SweepRecord
@@ -24,14 +25,14 @@ from kcnn.sweep_runner import SweepRunner
 
 USAGE = "kcnn reproduce [GROUP|ID|PATTERN ...|all] [--quick] [--cifar10=folder:DIR]"
 
-_SEEDS = "0..2"
+_SEEDS, _QUICK_SEEDS = (0, 1, 2), (0,)
 _PUBLISHED_DATA = ("mnist", "cifar10")
 
 FLAGS = {
     "quick": Knob(
         "reproduce",
         False,
-        "at most 5,000 images, 2 epochs and one random seed: shows that all of it "
+        "at most 5,000 images and 2 epochs, one random seed: shows that all of it "
         "runs, and no more",
         kind=bool,
     ),
@@ -39,9 +40,6 @@ FLAGS = {
         name: Knob("reproduce", "", f"data set to read in place of {name}: folder:DIR")
         for name in _PUBLISHED_DATA
     },
-    "random_seed": Knob(
-        "reproduce", "", f"random seeds of every row (default: {_SEEDS}; quick: 0)"
-    ),
     "one_seed_above": Knob(
         "reproduce",
         None,
@@ -59,8 +57,7 @@ FLAGS = {
     "jobs": Knob(
         "reproduce",
         None,
-        "runs at a time (default: one for every two cores and 2 GiB of available "
-        "memory; one where there is a GPU)",
+        "runs at a time (default: as kcnn sweep)",
         low=1,
         high=1024,
         kind=int,
@@ -69,9 +66,9 @@ FLAGS = {
 
 
 def define_knobs(values: FlagValues) -> None:
-    """Define the knobs that say where data lie and how the machine computes."""
-    names = flags.in_sections("machine")
-    flags.define_knobs(values, ["data_dir", *names])
+    """Define where data lie, how the machine computes, and several random seeds."""
+    flags.define_knobs(values, ["data_dir", *flags.in_sections("machine")])
+    flags.define_knobs_of_many(values, ["random_seed"])
 
 
 def main(values: FlagValues, arguments: list[str]) -> None:
@@ -79,9 +76,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     everything = arguments in ([], ["all"])
     names = list(EXPERIMENTS) if everything else matching(arguments)
     quick = bool(values.quick)
-    seeds = _seeds(values.random_seed or ("0" if quick else _SEEDS))
     given = flags.knobs_given(values)
-    given.pop("random_seed", None)
+    seeds = given.pop("random_seed", _QUICK_SEEDS if quick else _SEEDS)
     instead = {
         name: str(values[name].value)
         for name in _PUBLISHED_DATA
@@ -91,10 +87,13 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     _check_reachable(data, given.get("data_dir", ""))
     folder = pathlib.Path(values.model_dir or FLAGS["model_dir"].default)
     runner = SweepRunner(folder, jobs=values.jobs)
+    if not plan_rows(dict.fromkeys(names, seeds), given, instead)[1]:
+        row = EXPERIMENTS[names[0]]
+        raise UsageError(f"{names[0]} is no training run but {row.stands_for}")
     about = {"quick": quick, "random_seeds": seeds, "data": data}
     board = Board(sys.stdout)
 
-    def run(seeds: dict[str, list[int]]) -> tuple[list[Row], SweepRecord]:
+    def run(seeds: dict[str, tuple[int, ...]]) -> tuple[list[Row], SweepRecord]:
         rows, runs = plan_rows(seeds, given, instead, quick)
         return rows, runner.run(runs, about, board, {})
 
@@ -113,19 +112,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     board.line("")
     board.note("result", reproduction_page.headline(result))
     board.note("page", str(page))
-    failed = [outcome for outcome in record.outcomes if outcome.status == "failed"]
-    if failed:
-        raise RunError(
-            f"{len(failed)} of {len(record.outcomes)} runs failed, the first of them "
-            f"{failed[0].planned.name}: {failed[0].reason}"
-        )
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return list(parse_values(KNOBS["random_seed"], text))
-    except ValueError as error:
-        raise UsageError(f"--random_seed: {error}") from None
+    board.failures(record)
+    record.raise_failures()
 
 
 def _data(names: list[str], instead: dict[str, str]) -> dict[str, str]:
