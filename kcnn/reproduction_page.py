@@ -19,11 +19,18 @@ from kcnn.reproduction_results import (
 )
 from kcnn.table import escape_markdown, render
 
-_VERDICTS = (AGREES, EXPLAINED, UNEXPLAINED, NOT_JUDGED, NOT_RUN)
+# How the verdicts are counted in the headline.
+_VERDICTS = {
+    AGREES: "as published",
+    EXPLAINED: "different for a reason that holds",
+    UNEXPLAINED: "different for no reason given",
+    NOT_JUDGED: "not judged",
+    NOT_RUN: "not run",
+}
 _TEXT = ("run", "verdict")  # columns that are set to the left
 
 _METHOD = (
-    "Measured figures are means over random seeds, ± their standard deviation. A "
+    "Measured figures are means over n random seeds, ± their standard deviation. A "
     "published figure, which is one run, agrees where it lies in the 95% interval of "
     "one more run of the measured recipe (Student's prediction interval), widened by "
     "half of its last printed digit. A row with a single run goes by the number of "
@@ -54,9 +61,12 @@ def headline(result: Mapping[str, Any]) -> str:
             "are not comparable with the published ones, and nothing is judged."
         )
     verdicts = [row["verdict"] for row in result["rows"]]
-    counts = [(verdicts.count(verdict), verdict) for verdict in _VERDICTS]
-    told = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
-    return f"{len(verdicts)} published rows: {told}."
+    counts = [(verdicts.count(verdict), told) for verdict, told in _VERDICTS.items()]
+    told = ", ".join(f"{count} {text}" for count, text in counts if count)
+    rows = (
+        "1 published row" if len(verdicts) == 1 else f"{len(verdicts)} published rows"
+    )
+    return f"{rows}: {told}."
 
 
 def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +77,8 @@ def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
         "groups": [
             {
                 **group,
-                "table": [_cells(row) for row in rows],
+                "heads": _heads(_cells(rows[0], result["quick"])),
+                "table": [_cells(row, result["quick"]) for row in rows],
                 "remarks": [line for row in rows for line in _remarks(row)],
             }
             for group, rows in _by_group(result)
@@ -87,33 +98,43 @@ def _by_group(
         )
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+def _cells(row: Mapping[str, Any], quick: bool) -> dict[str, str]:
     """Return a row of the table, as text."""
     reported, measured = row["reported"], row["as_published"] or {}
     accuracy, loss = measured.get("accuracy"), measured.get("loss")
     seconds = measured.get("train_seconds")
-    faster = (
-        f"{reported['train_seconds'] / seconds:.0f}"
-        if seconds and reported["train_seconds"]
-        else ""
-    )
+    ratio = ""
+    if seconds and reported["train_seconds"] and not quick:
+        ratio = f"{reported['train_seconds'] / seconds:.0f}"
     digits = max(reported["digits"] - 2, 0)
     return {
         "run": row["experiment"],
-        "published accuracy %": _number(reported["accuracy"], 100, digits),
-        "measured": _spread(accuracy, 100, 2),
-        "seeds": str(len(accuracy["values"])) if accuracy else "",
-        "one more run": _interval(accuracy, 100, 2),
-        "difference": _signed(accuracy, 100, 2),
-        "published loss": "NaN"
+        "verdict": row["verdict"],
+        "n": str(len(accuracy["values"])) if accuracy else "",
+        "accuracy %: published": _number(reported["accuracy"], 100, digits),
+        "accuracy %: measured": _spread(accuracy, 100, 2),
+        "accuracy %: one more run": _interval(accuracy, 100, 2),
+        "accuracy %: difference": _signed(accuracy, 100, 2),
+        "loss: published": "NaN"
         if reported["loss_was_nan"]
         else _number(reported["loss"], 1, 4),
-        "measured loss": _spread(loss, 1, 4),
-        "published s": _number(reported["train_seconds"], 1, 0),
-        "measured s": _number(seconds, 1, 0 if seconds and seconds >= 10 else 1),
-        "times faster": faster,
-        "verdict": row["verdict"],
+        "loss: measured": _spread(loss, 1, 4),
+        "seconds: published": _number(reported["train_seconds"], 1, 0),
+        "seconds: measured": _number(seconds, 1, 0 if seconds and seconds >= 10 else 1),
+        "seconds: ratio": ratio,
     }
+
+
+def _heads(cells: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Return what stands above the columns: a name, and those under it if several."""
+    heads: list[tuple[str, list[str]]] = []
+    for name in cells:
+        group, _, column = name.partition(": ")
+        if heads and heads[-1][0] == group:
+            heads[-1][1].append(column)
+        else:
+            heads.append((group, [column] if column else []))
+    return heads
 
 
 def _number(value: float | None, scale: float, digits: int) -> str:
@@ -190,7 +211,7 @@ def _made(result: Mapping[str, Any]) -> dict[str, str]:
 def _markdown(result: Mapping[str, Any]) -> str:
     lines = ["# Published and measured", "", f"**{headline(result)}**", "", _METHOD]
     for group, rows in _by_group(result):
-        table = [_cells(row) for row in rows]
+        table = [_cells(row, result["quick"]) for row in rows]
         right = set(table[0]) - set(_TEXT)
         lines += [
             "",

@@ -363,10 +363,13 @@ def test_the_files_say_the_same(reproduced, tmp_path):
     markdown = (tmp_path / "reproduction.md").read_text()
     cells = Cells()
     cells.feed(page.read_text())
-    told = ["width-48-96", "98.51", "95.20 ± 0.20", "3"]
-    assert any(row[:4] == told for row in cells.rows)
-    assert "| width-48-96 | 98.51 | 95.20 ± 0.20 | 3 |" in markdown
-    assert "5 published rows: 2 agrees, 1 differs, explained" in markdown
+    told = ["width-48-96", "differs, unexplained", "3", "98.51", "95.20 ± 0.20"]
+    assert any(row[:5] == told for row in cells.rows)
+    assert f"| {' | '.join(told)} |" in markdown
+    assert (
+        "5 published rows: 2 as published, 1 different for a reason that holds, 1 "
+        "different for no reason given, 1 not run." in markdown
+    )
     assert "not run: it is an evaluation" in markdown
 
 
