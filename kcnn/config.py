@@ -411,6 +411,20 @@ class Config:
         "compile the model with XLA; auto: on a GPU only",
         choices=("auto", "on", "off"),
     )
+    deterministic: bool = knob(
+        "machine",
+        False,
+        "the same bits from every run on one kind of machine, also on a GPU; a little "
+        "slower",
+    )
+    checkpoint_every: float = knob(
+        "machine",
+        30.0,
+        "time between two checkpoints: seconds, or 90s, 5m, 1h",
+        low=0.0,
+        high=7 * 86400.0,
+        is_time=True,
+    )
 
     def __post_init__(self) -> None:
         for name, declared in KNOBS.items():

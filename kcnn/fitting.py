@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +12,10 @@ import numpy as np
 from kcnn import checkpoint
 from kcnn.config import Config
 from kcnn.datasets import Dataset
-from kcnn.errors import Interrupted, RunError
+from kcnn.errors import RunError
 from kcnn.evaluation import quick_scores
-from kcnn.interruption import StopRequest
+from kcnn.history import History
+from kcnn.interruption import StopRequest, stopped_by
 from kcnn.loop import TrainingLoop
 from kcnn.optimization import Schedule
 from kcnn.pipeline import evaluation_batches, steps_per_epoch, training_batches
@@ -26,24 +26,6 @@ from kcnn.run import Run
 # call vanishes and a signal is still answered at once.
 _CALL_SECONDS = 0.1
 _MOST_STEPS_A_CALL = 100
-
-# Short epochs need no checkpoint each; longer ones all get theirs.
-_CHECKPOINT_SECONDS = 10.0
-
-
-@dataclasses.dataclass
-class History:
-    """What has happened so far, besides the weights; JSON in a checkpoint."""
-
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    best_loss: float = float("inf")
-    lowest_loss: float = float("inf")  # for early stopping, of any epoch
-    epochs_without_progress: int = 0
-    first_step_seconds: float = 0.0
-    epoch_seconds: float = 0.0  # of the epoch under way
-    stopped_early: bool = False
 
 
 class Fitting:
@@ -83,16 +65,23 @@ class Fitting:
         self._saved = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if the run has come to one."""
-        if not self.run.state.exists():
+        """Go on from the last whole checkpoint, if the run has come to one.
+
+        A damaged one is named, and the one before it taken. Raises RunError if that is
+        damaged too, or they are not of this run.
+        """
+        found = checkpoint.load_newest((self.run.state, self.run.previous_state))
+        if found is None:
             return
-        arrays, note = checkpoint.load(self.run.state)
+        for text in found.damage:
+            self.progress.note("", f"{text}; going on from the one before")
         try:
-            self.history = History(**note)
-            self.best_weights = arrays["best"]
-            self.loop.restore(arrays["state"])
+            self.history = History(**found.note)
+            self.best_weights = found.arrays["best"]
+            self.loop.restore(found.arrays["state"])
         except (ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{self.run.state}: no state of this run: {error}") from None
+            folder = self.run.state.parent
+            raise RunError(f"{folder}: no state of this run: {error}") from None
 
     def fit(self) -> list[np.ndarray]:
         """Train to the end and return the weights that the run keeps.
@@ -110,7 +99,7 @@ class Fitting:
                 start_step=start,
             )
         )
-        with StopRequest() as stop:
+        with StopRequest(then_dies=True) as stop:
             for epoch in range(start // self.steps, self.config.epochs):
                 if self.history.stopped_early:
                     break
@@ -119,7 +108,8 @@ class Fitting:
                     self._finish_epoch(epoch)
                 if stop.signal_number is not None:
                     self._save()
-                    raise self._interrupted(epoch, stop.signal_number)
+                    where = f" in epoch {epoch + 1}"
+                    raise stopped_by(stop.signal_number, self.run.how_to_go_on, where)
         if self.config.keep == "best":
             return self.best_weights
         return self.loop.weights()
@@ -151,6 +141,9 @@ class Fitting:
             )
             if stop.signal_number is not None:
                 return
+            # At the epoch's end its row must be in the checkpoint too.
+            if self.loop.steps_done < end:
+                self._save_in_time()
 
     def _finish_epoch(self, epoch: int) -> None:
         totals = self.loop.totals()
@@ -168,14 +161,17 @@ class Fitting:
         if self.data.validation is not None:
             scores = self._validate()
             row |= {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
-            self._compare_with_best(row)
-        self.history.rows.append(row)
+        is_best = self.history.add(row, self.config.early_stopping)
+        if is_best and self.config.keep == "best":
+            self.best_weights = self.loop.weights()
         self.run.write_metrics(self.history.rows)
         if self.on_epoch is not None:
             self.on_epoch(row)
         last = epoch + 1 == self.config.epochs or self.history.stopped_early
-        if last or time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
+        if last:
             self._save()
+        else:
+            self._save_in_time()
         left = None if last else self._seconds_left(self.loop.steps_done)
         self.progress.epoch(row, self.config.epochs, left)
 
@@ -190,27 +186,18 @@ class Fitting:
             raise RunError(self._divergence(step, "validation loss after"))
         return quick_scores(logits, split.labels)
 
-    def _compare_with_best(self, row: dict[str, Any]) -> None:
-        history = self.history
-        score = (row["val_accuracy"], -row["val_loss"])
-        if score > (history.best_accuracy, -history.best_loss):
-            history.best_epoch = row["epoch"]
-            history.best_accuracy, history.best_loss = score[0], row["val_loss"]
-            if self.config.keep == "best":
-                self.best_weights = self.loop.weights()
-        if row["val_loss"] < history.lowest_loss:
-            history.lowest_loss = row["val_loss"]
-            history.epochs_without_progress = 0
-        else:
-            history.epochs_without_progress += 1
-        patience = self.config.early_stopping
-        if patience and history.epochs_without_progress >= patience:
-            history.stopped_early = True
+    def _save_in_time(self) -> None:
+        """Write a checkpoint if the last one is --checkpoint_every old."""
+        if time.monotonic() - self._saved >= self.config.checkpoint_every:
+            self._save()
 
     def _save(self) -> None:
+        began = time.monotonic()
         arrays = {"state": self.loop.state(), "best": self.best_weights}
-        checkpoint.save(self.run.state, arrays, dataclasses.asdict(self.history))
+        note = dataclasses.asdict(self.history)
+        checkpoint.save(self.run.state, arrays, note, keep=self.run.previous_state)
         self._saved = time.monotonic()
+        self.history.checkpoint_seconds += self._saved - began
 
     def _steps_a_call(self) -> int:
         if not self._seconds_a_step:
@@ -223,14 +210,6 @@ class Fitting:
         if not self._seconds_a_step:
             return None
         return (self.config.epochs * self.steps - done) * self._seconds_a_step
-
-    def _interrupted(self, epoch: int, number: int) -> Interrupted:
-        name = signal.Signals(number).name
-        return Interrupted(
-            f"stopped by {name} in epoch {epoch + 1}; to go on: kcnn train --resume "
-            f"--model_dir={self.run.path}",
-            number,
-        )
 
     def _divergence(self, step: int, what: str = "loss at") -> str:
         rate = float(self.schedule(max(step - 1, 0)))

@@ -17,6 +17,7 @@ import numpy as np
 
 from kcnn.config import Config
 from kcnn.errors import UsageError
+from kcnn.fingerprint import of_members
 from kcnn.images import Shape, fit
 from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep, wanted_shape
 
@@ -59,7 +60,9 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
                 fit(_to_uint8(chunk, scale), origin.shape).numpy()
                 for chunk in _chunks(path, x)
             )
-            return Pool(keep(batches, n, origin.shape, config.cache), labels[split])
+            images = keep(batches, n, origin.shape, config.cache)
+            fingerprint = of_members(path, (x, f"y_{split}", "class_names"))
+            return Pool(images, labels[split], fingerprint)
 
     origin.splits["train"] = lambda: read("train")
     origin.splits["test"] = lambda: read("test")

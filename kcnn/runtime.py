@@ -70,6 +70,16 @@ def _standard_error_filtered() -> Iterator[None]:
             sys.stderr.flush()
 
 
+def make_deterministic() -> None:
+    """Have TensorFlow use no operation whose result depends on threads' order.
+
+    Holds for the whole process. Random seeds are set apart from it.
+    """
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+
+
 class Precision(NamedTuple):
     """A Keras dtype policy and why it was chosen."""
 
@@ -147,6 +157,8 @@ def hardware() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gib": _memory_gib(),
+        # oneDNN's sums are rounded otherwise than plain TensorFlow's.
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
         "gpus": [d.get("device_name", "GPU") for d in details],
         "system": platform.platform(),
     }

@@ -45,12 +45,14 @@ class Images(Protocol):
 class Pool:
     """One split as the data set gives it, before anything is carved from it.
 
-    `labels` is (n,) int64; `files` names the images, or is empty where they have no
-    names and go by their index.
+    `labels` is (n,) int64; `fingerprint` tells it from another one of the same name;
+    `files` names the images, or is empty where they have no names and go by their
+    index.
     """
 
     images: Images
     labels: np.ndarray
+    fingerprint: str
     files: Sequence[str] = ()
 
 

@@ -1,7 +1,6 @@
 """kcnn sweep: what it plans, and real sweeps on tiny data, also killed ones."""
 
 import csv
-import fcntl
 import json
 import os
 import re
@@ -383,26 +382,6 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
         "--resume",
         "--dataset=npz:stripes.npz",
     ]
-
-
-def test_a_lock_that_a_dead_sweep_left_locks_nothing(tmp_path):
-    (tmp_path / ".sweep.lock").write_text("999999999")
-    with jobs.FolderLock(tmp_path):
-        assert (tmp_path / ".sweep.lock").read_text() == str(os.getpid())
-        with pytest.raises(UsageError, match="running there already"):
-            jobs.FolderLock(tmp_path).__enter__()
-    with jobs.FolderLock(tmp_path):
-        pass
-
-
-def test_runs_of_a_dead_sweep_hold_its_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "_PATIENCE_SECONDS", 0.2)
-    with (tmp_path / ".sweep.lock").open("w") as file:
-        file.write("999999999")
-        file.flush()
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="still going"):
-            jobs.FolderLock(tmp_path).__enter__()
 
 
 def test_a_run_killed_before_its_page_gets_it(sweep, tmp_path):

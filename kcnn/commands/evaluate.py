@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -42,9 +43,12 @@ _KNOBS = ("dataset", "data_dir", "strict", "cache", "batch_size")
 
 
 class _Scorer(NamedTuple):
-    """What was trained on, and a function from image batches to log-probabilities."""
+    """What was trained on, and a function from image batches to log-probabilities.
 
-    config: Config
+    `note` is the run's config.json, or what the export keeps of it.
+    """
+
+    note: dict[str, Any]
     spec: ImageSpec
     score: Callable[[Any], np.ndarray]
 
@@ -68,13 +72,21 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn import datasets, pipeline
     from kcnn.evaluation import evaluate_logits
     from kcnn.files import write_json
+    from kcnn.repetition import other_images
 
     scorer = _run_scorer(path) if Run(path).exists else _saved_model_scorer(path)
-    config = _config(scorer.config, flags.knobs_given(values))
+    given = flags.knobs_given(values)
+    config = _config(config_of(scorer.note), given)
     name = values.split or "test"
     loaded = datasets.load_split(config, name, scorer.spec)
     split = loaded.split
     datasets.check_classes(loaded.class_names, scorer.spec)
+    if "dataset" not in given and other_images(scorer.note, name, split.fingerprint):
+        print(
+            f"kcnn evaluate: {config.dataset} has changed: its {name} split is taken "
+            "from other images or labels than the model's was",
+            file=sys.stderr,
+        )
     began = time.perf_counter()
     logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
     seconds = time.perf_counter() - began
@@ -110,7 +122,7 @@ def _run_scorer(path: pathlib.Path) -> _Scorer:
     note = run.read_config()
     model = load_model(run)
     return _Scorer(
-        config_of(note),
+        note,
         spec_of(note),
         lambda batches: model.predict(batches, verbose=0),
     )
@@ -126,7 +138,7 @@ def _saved_model_scorer(path: pathlib.Path) -> _Scorer:
         tiny = np.finfo(np.float32).tiny
         return np.log(np.maximum(classifier.probabilities_of_batches(batches), tiny))
 
-    return _Scorer(config_of(classifier.card), spec_of(classifier.card), score)
+    return _Scorer(classifier.card, spec_of(classifier.card), score)
 
 
 def _text(result: dict[str, Any]) -> str:
