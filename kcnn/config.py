@@ -390,6 +390,20 @@ class Config:
         "best validation accuracy",
         choices=("last", "best"),
     )
+    on_divergence: str = knob(
+        "training",
+        "stop",
+        "when the loss explodes or is no number: stop, or rollback to the start of the "
+        "epoch with half the learning rate",
+        choices=("stop", "rollback"),
+    )
+    max_rollbacks: int = knob(
+        "training",
+        By("on_divergence", {"rollback": 3}),
+        "how many times to roll back before giving up",
+        low=1,
+        high=100,
+    )
     random_seed: int = knob(
         "training",
         0,

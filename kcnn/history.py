@@ -20,6 +20,7 @@ class History:
     epoch_seconds: float = 0.0  # of the epoch under way
     checkpoint_seconds: float = 0.0  # spent on writing checkpoints
     stopped_early: bool = False
+    rollbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def add(self, row: dict[str, Any], patience: int) -> bool:
         """Take in an epoch's row; tell whether the epoch is the best so far.

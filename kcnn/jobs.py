@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from kcnn import memory
 from kcnn.locks import FolderLock
 
 _CORES_A_JOB = 2
@@ -33,7 +34,7 @@ def default_jobs() -> int:
     """
     if _has_gpu():
         return 1
-    by_memory = _available_memory() // _MEMORY_A_JOB
+    by_memory = memory.available() // _MEMORY_A_JOB
     return max(1, min(_cores() // _CORES_A_JOB, by_memory))
 
 
@@ -50,29 +51,8 @@ def _cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota, _, period = _cgroup("cpu.max").partition(" ")
+    quota, _, period = memory.cgroup("cpu.max").partition(" ")
     return min(cores, int(quota) // int(period)) if quota.isdigit() else cores
-
-
-def _available_memory() -> int:
-    """Return bytes; 2**63 where the system does not say."""
-    available = 2**63
-    meminfo = pathlib.Path("/proc/meminfo")
-    if meminfo.exists():
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.M)
-        available = int(found[1]) * 1024 if found else available
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit.isdigit() and used.isdigit():
-        available = min(available, int(limit) - int(used))
-    return available
-
-
-def _cgroup(name: str) -> str:
-    """Return a limit of the container that this process is in, "" without one."""
-    try:
-        return pathlib.Path("/sys/fs/cgroup", name).read_text().strip()
-    except OSError:
-        return ""
 
 
 class Job:

@@ -27,6 +27,7 @@ from kcnn.sources import (
     MIXED_SIZE,
     Origin,
     Pool,
+    WatchedFiles,
     chunk_of,
     decode_batch,
     keep,
@@ -143,7 +144,12 @@ class _RecordImages:
     ):
         self._records = records
         self._paths = records.files()
+        self._watched = WatchedFiles(self._paths)
         self._file, self._start, self._size = file, start, size
+
+    def changed(self) -> list[str]:
+        """See sources.Images."""
+        return self._watched.changed()
 
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See sources.Images."""

@@ -80,6 +80,13 @@ def make_deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def has_gpu() -> bool:
+    """Tell whether TensorFlow computes on a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 class Precision(NamedTuple):
     """A Keras dtype policy and why it was chosen."""
 
@@ -133,15 +140,13 @@ def _cpu_flags() -> set[str]:
 
 def choose_jit(requested: str, model: Any) -> bool:
     """Return whether to compile the training step with XLA for `--jit_compile`."""
-    import tensorflow as tf
-
     unfit = [layer.name for layer in model.layers if not layer.supports_jit]
     if requested == "on" and unfit:
         raise UsageError(
             f"--jit_compile=on: XLA cannot compile {', '.join(unfit)}; use auto or off"
         )
     if requested == "auto":
-        return bool(tf.config.list_physical_devices("GPU")) and not unfit
+        return has_gpu() and not unfit
     return requested == "on"
 
 

@@ -19,6 +19,7 @@ import scipy.special
 from kcnn import (
     checkpoint,
     datasets,
+    estimate,
     evaluation,
     export,
     models,
@@ -87,9 +88,11 @@ def train(
     keras.utils.set_random_seed(config.random_seed)
     if config.deterministic:
         runtime.make_deterministic()
+    estimate.check_memory(config, data.spec, precision.policy, runtime.has_gpu())
     model = models.build_model(config, data.spec, policy=precision.policy)
     batches = pipeline.evaluation_batches(data.train, config.batch_size)
-    preprocessing.measure_statistics(model, batches)
+    with pipeline.reading(data.train):
+        preprocessing.measure_statistics(model, batches)
     steps = pipeline.steps_per_epoch(data.train, config.batch_size)
     shortened = models.shorten_batch_norm(model, config, steps * config.epochs)
     jit_compile = runtime.choose_jit(config.jit_compile, model)
@@ -137,6 +140,7 @@ def train(
         "timing": _timing(fitting.history, data, scores, began),
         "best_epoch": fitting.history.best_epoch or None,
         "stopped_early": fitting.history.stopped_early,
+        "rollbacks": fitting.history.rollbacks,
         "export": exported,
         "reported": about["reported"],
     }
@@ -160,7 +164,9 @@ def score_split(
     """Return a split's scores, with the time they took, and its logits."""
     began = time.perf_counter()
     batches = pipeline.evaluation_batches(split, batch_size)
-    logits = model.predict(batches, verbose=0)
+    with pipeline.reading(split):
+        logits = model.predict(batches, verbose=0)
+    pipeline.check_unchanged(split)
     seconds = time.perf_counter() - began
     scores = evaluation.evaluate_logits(logits, split.labels, class_names)
     speed = {"seconds": seconds, "images_per_second": len(split) / seconds}

@@ -1,15 +1,21 @@
 """What a kill, a damaged file or a full disk may not do to a training."""
 
+import ast
 import itertools
 import os
 import pathlib
+import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from kcnn import checkpoint
-from kcnn.errors import RunError
+import kcnn as package
+from kcnn import checkpoint, datasets, estimate, memory
+from kcnn.config import Config
+from kcnn.errors import Fault, RunError
 from kcnn.run import Run
+from kcnn.spec import ImageSpec
 from tests.test_fitting import fitting_of
 
 # Order, dropout, augmentation, averages, best weights and counters all at once.
@@ -79,7 +85,7 @@ def test_checkpoints_come_in_time_and_within_an_epoch(npz, tmp_path, monkeypatch
 
     def noted(path, arrays, note, keep):
         save(path, arrays, note, keep)
-        saved.append(len(note["rows"]))
+        saved.append(len(note["now"]["rows"]))
 
     monkeypatch.setattr(checkpoint, "save", noted)
     settings = {"epochs": 2, "batch_size": 16}  # six steps an epoch
@@ -158,3 +164,125 @@ def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):
         checkpoint.save(path, {})
     assert caught.value.filename == str(path)
     assert list(pathlib.Path(tmp_path).iterdir()) == []
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sixty small pictures of three classes, to be read from their files each time."""
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        place = tmp_path / "images" / "abc"[i % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 99, (10, 10), np.uint8)
+        pixels[3 * (i % 3)] = 255
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    return {
+        "dataset": f"folder:{tmp_path}/images",
+        "cache": "none",
+        "epochs": 3,
+        "batch_size": 16,
+        "checkpoint_every": 0.0,
+    }
+
+
+@pytest.mark.parametrize("fate", ["vanishes", "is cut", "becomes another"])
+def test_a_file_that_goes_or_changes_is_named_and_nothing_is_lost(
+    folder, tmp_path, fate
+):
+    whole = fitting_of(None, tmp_path / "whole", **folder)
+    expected = whole.fit()
+    victim = tmp_path / "images" / "a" / "0.png"
+    content = victim.read_bytes()
+
+    def spoil(row):
+        if row["epoch"] == 2 and fate == "vanishes":
+            victim.unlink()
+        elif row["epoch"] == 2 and fate == "is cut":
+            victim.write_bytes(content[:40])
+        elif row["epoch"] == 2:
+            Image.new("L", (10, 10)).save(victim)
+
+    fitting = fitting_of(None, tmp_path / "cut", spoil, **folder)
+    with pytest.raises(Fault) as caught:
+        fitting.fit()
+    what = "vanished" if fate == "vanishes" else "changed"
+    assert str(caught.value).startswith(f"{victim} {what} while the images were in use")
+    victim.write_bytes(content)
+    resumed = fitting_of(None, tmp_path / "cut", **folder)
+    resumed.resume()
+    assert resumed.loop.steps_done > 0
+    for found, weights in zip(resumed.fit(), expected, strict=True):
+        np.testing.assert_array_equal(found, weights)
+
+
+def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(npz, tmp_path):
+    whole = fitting_of(npz, tmp_path / "whole", **EVERYTHING)
+    expected = whole.fit()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def fill(row):
+        if row["epoch"] == 2:
+            patch.setattr(os, "fsync", full)
+
+    told = pytest.raises(OSError, match="No space left")
+    with pytest.MonkeyPatch.context() as patch, told as caught:
+        fitting_of(npz, tmp_path / "cut", fill, **EVERYTHING).fit()
+    assert caught.value.filename == str(tmp_path / "cut" / "checkpoints" / "last.npz")
+    resumed = fitting_of(npz, tmp_path / "cut", **EVERYTHING)
+    resumed.resume()
+    assert resumed.loop.steps_done > 0
+    for found, weights in zip(resumed.fit(), expected, strict=True):
+        np.testing.assert_array_equal(found, weights)
+
+
+def test_images_that_cannot_fit_are_refused_before_they_are_read(npz, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 8000)
+    with pytest.raises(RunError, match=r"90 images of 10x10x1 need .* --cache=disk"):
+        datasets.load(Config(dataset=f"npz:{npz}"))
+
+
+def test_the_memory_of_a_training_is_known_before_it_is_taken():
+    """By hand: 4 bytes a number, Adam's state three times the weights, three copies."""
+    spec = ImageSpec(28, 28, 1, tuple("0123456789"))
+    config = Config(model="mlp", dense_units=(100,), batch_size=50)
+    weights = 784 * 100 + 100 + 100 * 10 + 10
+    size = estimate.training_bytes(config, spec, "float32", on_gpu=False)
+    assert size == 3 * 3 * weights * 4 + 50 * (100 + 10) * 4
+    plain = Config(model="mlp", dense_units=(100,), optimizer="sgd", ema_momentum=0.9)
+    assert estimate.training_bytes(plain, spec, "float32", True) == 2 * 2 * weights * 4
+    huge = Config(model="mlp", dense_units=(65536, 65536), batch_size=65536)
+    with pytest.raises(RunError, match=r"need 1\d\d\.. GiB at least.*--batch_size"):
+        estimate.check_memory(huge, spec, "float32", on_gpu=False)
+
+
+def test_no_duration_is_taken_from_a_clock_that_can_go_back():
+    """time.time() and subtracted dates follow the wall clock; others do not."""
+    for path in pathlib.Path(package.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            assert name not in ("time.time", "time.time_ns"), path
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+                assert "datetime" not in ast.unparse(node), path
+
+
+def test_a_read_only_place_is_refused_before_training(kcnn, npz, full_disk):
+    remount = ["mount", "-o", "remount,ro", str(full_disk)]
+    subprocess.run(remount, check=True)
+    done = kcnn("train", f"--dataset=npz:{npz}", f"--model_dir={full_disk}/run")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "no permission" in done.stderr
+
+
+def test_a_full_disk_says_how_to_go_on_and_going_on_ends_well(kcnn, npz, full_disk):
+    """Room for some checkpoints, not for two of them and what comes after."""
+    flags = [f"--dataset=npz:{npz}", "--model=mlp", "--dense_units=300", "--epochs=3"]
+    flags += ["--checkpoint_every=0", f"--model_dir={full_disk}/run", "--export_dir="]
+    done = kcnn("train", *flags)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "No space left on device; to go on: kcnn train --resume" in done.stderr
+    subprocess.run(["mount", "-o", "remount,size=50m", str(full_disk)], check=True)
+    again = kcnn("train", "--resume", f"--model_dir={full_disk}/run")
+    assert again.returncode == 0, again.stderr
+    assert (full_disk / "run" / "report.html").exists()

@@ -88,7 +88,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
             file=sys.stderr,
         )
     began = time.perf_counter()
-    logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
+    with pipeline.reading(split):
+        logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
     seconds = time.perf_counter() - began
     scores = evaluate_logits(logits, split.labels, scorer.spec.class_names)
     result = {

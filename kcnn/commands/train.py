@@ -5,19 +5,21 @@ A knob's value is its default, else that of --experiment or --config, else the f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from absl.flags import FlagValues
 
 from kcnn import flags, tensorboard
 from kcnn.config import Config, overlay
-from kcnn.errors import RunError, UsageError
+from kcnn.errors import Fault, RunError, UsageError, in_one_line
 from kcnn.experiments import EXPERIMENTS, settings_of
 from kcnn.interruption import stops_with
 from kcnn.knobs import Knob, show
@@ -73,10 +75,22 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     run = Run(path)
     with FolderLock(path, "kcnn train"), stops_with(lambda: run.how_to_go_on):
         run.remove_unfinished()
-        if values.resume:
-            _go_on(values, run)
-        else:
-            _begin(values, run, config)
+        with _faults_with_advice(run):
+            if values.resume:
+                _go_on(values, run)
+            else:
+                _begin(values, run, config)
+
+
+@contextlib.contextmanager
+def _faults_with_advice(run: Run) -> Iterator[None]:
+    """Say how to go on after a fault, where the run has come to a checkpoint."""
+    try:
+        yield
+    except (Fault, OSError) as error:
+        if not run.state.exists() or isinstance(error, BrokenPipeError):
+            raise
+        raise Fault(f"{in_one_line(error)}; {run.how_to_go_on}") from error
 
 
 def _begin(values: FlagValues, run: Run, config: Config) -> None:
