@@ -18,6 +18,9 @@ from kcnn.spec import ImageSpec
 
 EXPORT_DIR = "saved_models"
 
+# Help of the flag, for every command that loads a SavedModel.
+TRUST = "load a SavedModel that could do more than compute; see SECURITY.md"
+
 # The pictures in plots/, each a PNG.
 PLOTS = (
     "learning_curves",

@@ -20,7 +20,7 @@ from kcnn import flags
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.knobs import Knob
-from kcnn.run import Run, config_of, load_model, spec_of
+from kcnn.run import TRUST, Run, config_of, load_model, spec_of
 from kcnn.spec import ImageSpec
 from kcnn.table import render
 
@@ -36,6 +36,7 @@ FLAGS = {
     "format": Knob(
         "evaluate", "table", "form of the output", choices=("table", "json")
     ),
+    "trust": Knob("evaluate", False, TRUST, kind=bool),
     "output": Knob("evaluate", "", "write the figures to this JSON file too"),
 }
 
@@ -74,7 +75,12 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn.files import write_json
     from kcnn.repetition import other_images
 
-    scorer = _run_scorer(path) if Run(path).exists else _saved_model_scorer(path)
+    if Run(path).exists:
+        if values.trust:
+            raise UsageError("--trust changes nothing for a run: it holds no program")
+        scorer = _run_scorer(path)
+    else:
+        scorer = _saved_model_scorer(path, bool(values.trust))
     given = flags.knobs_given(values)
     config = _config(config_of(scorer.note), given)
     name = values.split or "test"
@@ -129,10 +135,10 @@ def _run_scorer(path: pathlib.Path) -> _Scorer:
     )
 
 
-def _saved_model_scorer(path: pathlib.Path) -> _Scorer:
+def _saved_model_scorer(path: pathlib.Path, trust: bool) -> _Scorer:
     from kcnn.inference import Classifier
 
-    classifier = Classifier(path)
+    classifier = Classifier(path, trust)
 
     def score(batches: Any) -> np.ndarray:
         # Logits up to a constant; a probability that underflowed stays finite.
