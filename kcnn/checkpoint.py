@@ -85,6 +85,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, list[np.ndarray]], Any]:
         EOFError,
         AttributeError,
         TypeError,
+        RuntimeError,
     ) as error:  # a checksum shows no more than that nothing has changed
         raise RunError(f"{path}: no checkpoint of kcnn: {error}") from None
 

@@ -6,6 +6,7 @@ The file is read as a stream, some images at a time.
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
 import pathlib
 import zipfile
@@ -80,7 +81,8 @@ def _complaints(path: pathlib.Path) -> Iterator[None]:
         raise UsageError(f"--dataset: {path}: {error.strerror or error}") from None
     except zipfile.BadZipFile as error:
         raise UsageError(f"--dataset: {path}: no npz file: {error}") from None
-    except (ValueError, EOFError, zlib.error) as error:
+    except (ValueError, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
+        # RuntimeError: encrypted, or of a kind that zipfile does not read.
         raise UsageError(f"--dataset: {path}: {error}") from None
 
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import pathlib
 import subprocess
+import zipfile
 
 import numpy as np
 import pytest
@@ -141,6 +142,28 @@ def test_any_changed_byte_of_a_checkpoint_is_found(tmp_path):
         path.write_bytes(whole[:i])
         with pytest.raises(RunError, match="damaged"):
             checkpoint.load(path)
+
+
+def test_a_checkpoint_that_zipfile_cannot_read_is_no_checkpoint(tmp_path):
+    """Its checksum is right: somebody made it."""
+    path = tmp_path / "c.npz"
+    checkpoint.save(path, {"state": [np.arange(20.0)]})
+    body = bytearray(path.read_bytes()[: -checkpoint._DIGEST_BYTES])
+    body[body.index(b"PK\x01\x02") + 6] = 100  # the zip version that it needs
+    path.write_bytes(bytes(body) + checkpoint._digest(body))
+    with pytest.raises(RunError, match="no checkpoint of kcnn: zip file version"):
+        checkpoint.load(path)
+
+
+def test_a_compressed_checkpoint_is_refused_whatever_its_size(tmp_path):
+    path = tmp_path / "c.npz"
+    np.savez_compressed(path, note=np.zeros(10**7, np.uint8), lengths=np.zeros(1))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(checkpoint._DIGEST_BYTES)
+    body = path.read_bytes()[: -checkpoint._DIGEST_BYTES]
+    path.write_bytes(body + checkpoint._digest(body))
+    with pytest.raises(RunError, match="is compressed"):
+        checkpoint.load(path)
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):

@@ -95,6 +95,20 @@ for _ in range(20):
     assert (tmp_path / "number").read_text() == "80"
 
 
+def test_a_second_command_is_refused_whatever_it_wants(kcnn, npz, tmp_path):
+    with FolderLock(tmp_path / "run", "kcnn train"):
+        (tmp_path / "run" / "config.json").write_text(
+            json.dumps({"config": {}, "spec": {}, "data": {}, "experiment": None})
+        )
+        for command in (["--overwrite", f"--dataset=npz:{npz}"], ["--resume"]):
+            done = kcnn("train", *command, "--model_dir=run")
+            assert done.returncode == 2 and done.stdout == ""
+            assert f"kcnn train is running there already (process {os.getpid()}" in (
+                done.stderr
+            )
+    assert os.listdir(tmp_path / "run") == ["config.json"]
+
+
 def test_unnamed_runs_never_share_a_folder(tmp_path):
     assert [new_model_dir(tmp_path, "a").name for _ in range(3)] == [
         "a-1",
