@@ -15,7 +15,7 @@ import kcnn as package
 from kcnn import checkpoint, datasets, estimate, memory
 from kcnn.config import Config
 from kcnn.errors import Fault, RunError
-from kcnn.run import Run
+from kcnn.run import Run, read_rows
 from kcnn.spec import ImageSpec
 from tests.test_fitting import fitting_of
 
@@ -288,6 +288,31 @@ def test_no_duration_is_taken_from_a_clock_that_can_go_back():
             assert name not in ("time.time", "time.time_ns"), path
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
                 assert "datetime" not in ast.unparse(node), path
+
+
+@pytest.mark.slow
+def test_a_clock_that_goes_back_changes_nothing(kcnn, npz, tmp_path):
+    """Every look at the wall clock finds it an hour earlier."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import itertools, time\n"
+        "start, hours = time.time(), itertools.count()\n"
+        "time.time = lambda: start - 3600 * next(hours)\n"
+    )
+    place = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    flags = [f"--dataset=npz:{npz}", "--model=mlp", "--epochs=2", "--export_dir="]
+    flags += ["--checkpoint_every=0", "--model_dir=run"]
+    done = kcnn("train", *flags, env=os.environ | {"PYTHONPATH": place})
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "run" / "metrics.csv")
+    assert all(0 < row["seconds"] < 240 for row in rows)
+
+
+def test_a_model_larger_than_any_memory_is_refused_in_one_line(kcnn, npz):
+    flags = ["--model=mlp", "--dense_units=65536,65536", "--batch_size=65536"]
+    done = kcnn("train", f"--dataset=npz:{npz}", *flags, "--model_dir=run")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "out of memory before it began: --model=mlp" in done.stderr
+    assert "GiB are available; lower --batch_size" in done.stderr
 
 
 def test_a_read_only_place_is_refused_before_training(kcnn, npz, full_disk):

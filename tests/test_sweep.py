@@ -16,6 +16,7 @@ from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.experiments import EXPERIMENTS, settings_of
 from kcnn.knobs import parse_values
+from kcnn.locks import FolderLock
 from kcnn.sweep import plan
 
 # As small as a run can be: nearly all of its seconds are Python's start.
@@ -366,7 +367,7 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
     second = started(tmp_path, *flags)  # beside the first, it is refused
     _, error = second.communicate(timeout=60)
     assert second.returncode == 2 and error.count("\n") == 1
-    assert f"already (process {process.pid})" in error
+    assert f"already (process {process.pid} since " in error
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == status
@@ -382,6 +383,14 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
         "--resume",
         "--dataset=npz:stripes.npz",
     ]
+
+
+def test_a_run_that_is_killed_is_named_with_its_signal(tmp_path):
+    with FolderLock(tmp_path, "kcnn sweep") as lock:
+        job = jobs.Job(["--model_dir=run"], tmp_path / "run" / "train.log", lock)
+        job.kill()
+    assert job.status == -signal.SIGKILL
+    assert job.reason().startswith("killed by SIGKILL, perhaps for want of memory")
 
 
 def test_a_run_killed_before_its_page_gets_it(sweep, tmp_path):
