@@ -51,7 +51,7 @@ def _overview() -> str:
 def _run(name: str, argv: list[str]) -> int:
     from absl import flags
 
-    from kcnn.errors import Interrupted, RunError, UsageError
+    from kcnn.errors import Interrupted, RunError, UsageError, in_one_line
     from kcnn.flags import define, help_text, parse
     from kcnn.knobs import did_you_mean
 
@@ -79,8 +79,7 @@ def _run(name: str, argv: list[str]) -> int:
     except OSError as error:
         if error.filename is None and error.strerror is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(name, f"{where}{error.strerror}", 1)
+        return _fail(name, in_one_line(error), 1)
     except KeyboardInterrupt:
         return _fail(name, "interrupted", 130)
     except Exception as error:

@@ -390,6 +390,20 @@ class Config:
         "best validation accuracy",
         choices=("last", "best"),
     )
+    on_divergence: str = knob(
+        "training",
+        "stop",
+        "when the loss explodes or is no number: stop, or rollback to the start of the "
+        "epoch with half the learning rate",
+        choices=("stop", "rollback"),
+    )
+    max_rollbacks: int = knob(
+        "training",
+        By("on_divergence", {"rollback": 3}),
+        "how many times to roll back before giving up",
+        low=1,
+        high=100,
+    )
     random_seed: int = knob(
         "training",
         0,
@@ -410,6 +424,20 @@ class Config:
         "auto",
         "compile the model with XLA; auto: on a GPU only",
         choices=("auto", "on", "off"),
+    )
+    deterministic: bool = knob(
+        "machine",
+        False,
+        "the same bits from every run on one kind of machine, also on a GPU; a little "
+        "slower",
+    )
+    checkpoint_every: float = knob(
+        "machine",
+        30.0,
+        "time between two checkpoints: seconds, or 90s, 5m, 1h",
+        low=0.0,
+        high=7 * 86400.0,
+        is_time=True,
     )
 
     def __post_init__(self) -> None:

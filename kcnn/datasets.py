@@ -14,6 +14,7 @@ import numpy as np
 from kcnn import splits
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
+from kcnn.fingerprint import of_arrays
 from kcnn.folders import open_folder
 from kcnn.images import Shape, fit
 from kcnn.npz import open_npz
@@ -171,7 +172,8 @@ def _open_digits(config: Config, shape: Shape | None) -> Origin:
     def read() -> Pool:
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
         images = keep([fit(pixels, shape).numpy()], len(pixels), shape, config.cache)
-        return Pool(images, digits.target.astype(np.int64))
+        fingerprint = of_arrays(digits.images, digits.target)
+        return Pool(images, digits.target.astype(np.int64), fingerprint)
 
     origin.splits["train"] = read
     return origin

@@ -13,9 +13,21 @@ class RunError(Exception):
     exit_status = 1
 
 
+class Fault(RunError):
+    """The machine or the data failed a run, which can go on when that is mended."""
+
+
 class Interrupted(Exception):
     """A signal asked the run to stop and its state is kept: 128 + the signal."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_status = 128 + signal_number
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what an error says, and of a system's error the file too."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return " ".join(str(error).split())

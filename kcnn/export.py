@@ -7,10 +7,13 @@ the class names are inside; neither Keras nor kcnn is needed to load it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -23,6 +26,8 @@ from kcnn.spec import ImageSpec
 
 # Where TF Serving's conventions put what belongs to a model but is not its graph.
 CARD = pathlib.Path("assets.extra") / "kcnn.json"
+
+_ASIDE = ".writing-"
 
 # Logits of the export may differ from the model's by float32's rounding only.
 TOLERANCE = 1e-4
@@ -63,8 +68,8 @@ def export_model(
         RunError: it could not be written, or an output differs from the model's.
     """
     base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix=".writing-") as folder:
-        target = pathlib.Path(folder) / "model"
+    with _folder_aside(base) as folder:
+        target = folder / "model"
         try:
             _archive(model, spec).write_out(str(target), verbose=False)
         except tf.errors.OpError as error:  # a full disk, to TensorFlow
@@ -73,6 +78,46 @@ def export_model(
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
         found = check_export(target, model, images)
         return {"path": str(_move_to_next_version(target, base)), **found}
+
+
+@contextlib.contextmanager
+def _folder_aside(base: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Make a folder to write in, and take away those of exporters that were killed.
+
+    A living exporter holds a lock on its own.
+    """
+    with _locked(base):
+        for left in base.glob(f"{_ASIDE}*"):
+            with contextlib.suppress(BlockingIOError), _locked(left, fcntl.LOCK_NB):
+                shutil.rmtree(left)
+        folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=_ASIDE))
+        lock = contextlib.ExitStack()
+        lock.enter_context(_locked(folder))
+    with lock:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path, how: int = 0) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+        yield
+    finally:
+        os.close(handle)
+
+
+def export_of(base: pathlib.Path, run_id: str) -> pathlib.Path | None:
+    """Return the newest version that a run exported, None where there is none."""
+    for version in reversed(versions_of(base)):
+        path = base / str(version)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if json.loads((path / CARD).read_text()).get("run_id") == run_id:
+                return path
+    return None
 
 
 def _archive(model: keras.Model, spec: ImageSpec) -> keras.export.ExportArchive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import io
 import json
 import os
@@ -14,9 +15,26 @@ from typing import Any, BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a file beside `path` that takes its place when the block ends well."""
+def replacing(
+    path: str | os.PathLike, keep: pathlib.Path | None = None
+) -> Iterator[BinaryIO]:
+    """Open a file beside `path` that takes its place when the block ends well.
+
+    The file that was there becomes `keep`, if given: a kill between the two renames
+    leaves `keep` alone. An OSError, such as of a full disk, names `path`.
+    """
     path = pathlib.Path(path)
+    try:
+        with _replacing(path, keep) as file:
+            yield file
+    except OSError as error:
+        # Nobody knows the temporary file's name, and a write tells none at all.
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path, keep: pathlib.Path | None) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -25,11 +43,29 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp made it private
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _flush_folder(folder: pathlib.Path) -> None:
+    """Have the new name survive a loss of power, as its contents do."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(path: pathlib.Path) -> None:
+    """Remove what a process that was killed while writing `path` left beside it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +12,20 @@ import numpy as np
 from kcnn import checkpoint
 from kcnn.config import Config
 from kcnn.datasets import Dataset
-from kcnn.errors import Interrupted, RunError
+from kcnn.divergence import Anchor, Diverged, are_finite
+from kcnn.errors import RunError
 from kcnn.evaluation import quick_scores
-from kcnn.interruption import StopRequest
+from kcnn.history import History
+from kcnn.interruption import StopRequest, stopped_by
 from kcnn.loop import TrainingLoop
 from kcnn.optimization import Schedule
-from kcnn.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from kcnn.pipeline import (
+    check_unchanged,
+    evaluation_batches,
+    reading,
+    steps_per_epoch,
+    training_batches,
+)
 from kcnn.progress import Progress
 from kcnn.run import Run
 
@@ -26,24 +33,6 @@ from kcnn.run import Run
 # call vanishes and a signal is still answered at once.
 _CALL_SECONDS = 0.1
 _MOST_STEPS_A_CALL = 100
-
-# Short epochs need no checkpoint each; longer ones all get theirs.
-_CHECKPOINT_SECONDS = 10.0
-
-
-@dataclasses.dataclass
-class History:
-    """What has happened so far, besides the weights; JSON in a checkpoint."""
-
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    best_loss: float = float("inf")
-    lowest_loss: float = float("inf")  # for early stopping, of any epoch
-    epochs_without_progress: int = 0
-    first_step_seconds: float = 0.0
-    epoch_seconds: float = 0.0  # of the epoch under way
-    stopped_early: bool = False
 
 
 class Fitting:
@@ -81,26 +70,57 @@ class Fitting:
         self.steps = steps_per_epoch(data.train, config.batch_size)
         self._seconds_a_step = 0.0
         self._saved = time.monotonic()
+        self._anchor: Anchor | None = None
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if the run has come to one."""
-        if not self.run.state.exists():
+        """Go on from the last whole checkpoint, if the run has come to one.
+
+        A damaged one is named, and the one before it taken. Raises RunError if that is
+        damaged too, or they are not of this run.
+        """
+        found = checkpoint.load_newest((self.run.state, self.run.previous_state))
+        if found is None:
             return
-        arrays, note = checkpoint.load(self.run.state)
+        for text in found.damage:
+            self.progress.note("", f"{text}; going on from the one before")
         try:
-            self.history = History(**note)
-            self.best_weights = arrays["best"]
-            self.loop.restore(arrays["state"])
+            self._take(found.arrays["state"], found.arrays["best"], found.note["now"])
+            if found.note["anchor"] is not None:
+                arrays = found.arrays["anchor"], found.arrays["anchor_best"]
+                self._anchor = Anchor(*arrays, found.note["anchor"])
         except (ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{self.run.state}: no state of this run: {error}") from None
+            folder = self.run.state.parent
+            raise RunError(f"{folder}: no state of this run: {error}") from None
+
+    def _take(
+        self, state: list[np.ndarray], best: list[np.ndarray], history: dict[str, Any]
+    ) -> None:
+        """Put the run back to where it was."""
+        self.history = History(**history)
+        self.best_weights = best
+        self.loop.restore(state)
+        self.schedule.factor = 0.5 ** len(self.history.rollbacks)
 
     def fit(self) -> list[np.ndarray]:
         """Train to the end and return the weights that the run keeps.
 
         Raises:
-            RunError: the loss is not a finite number.
+            RunError: the training diverged.
             Interrupted: a signal came; the state is saved.
         """
+        with StopRequest(then_dies=True) as stop:
+            while True:
+                try:
+                    self._fit_on(stop)
+                    break
+                except Diverged as error:
+                    self._roll_back(error)
+        if self.config.keep == "best":
+            return self.best_weights
+        return self.loop.weights()
+
+    def _fit_on(self, stop: StopRequest) -> None:
+        """Take all the steps that are left."""
         start = self.loop.steps_done
         batches = iter(
             training_batches(
@@ -110,35 +130,66 @@ class Fitting:
                 start_step=start,
             )
         )
-        with StopRequest() as stop:
-            for epoch in range(start // self.steps, self.config.epochs):
-                if self.history.stopped_early:
-                    break
-                self._train_epoch(epoch, batches, stop)
-                if self.loop.steps_done == (epoch + 1) * self.steps:
-                    self._finish_epoch(epoch)
-                if stop.signal_number is not None:
-                    self._save()
-                    raise self._interrupted(epoch, stop.signal_number)
-        if self.config.keep == "best":
-            return self.best_weights
-        return self.loop.weights()
+        for epoch in range(start // self.steps, self.config.epochs):
+            if self.history.stopped_early:
+                break
+            if self.loop.steps_done == epoch * self.steps:
+                self._begin_epoch()
+            self._train_epoch(epoch, batches, stop)
+            if self.loop.steps_done == (epoch + 1) * self.steps:
+                self._finish_epoch(epoch)
+            if stop.signal_number is not None:
+                self._save()
+                where = f" in epoch {epoch + 1}"
+                raise stopped_by(stop.signal_number, self.run.how_to_go_on, where)
+
+    def _begin_epoch(self) -> None:
+        self.loop.reset_totals()
+        self.history.epoch_seconds = 0.0
+        if self.config.on_divergence == "rollback":
+            # Taken by epoch, not by time: where it goes back to is always the same.
+            history = dataclasses.asdict(self.history)
+            self._anchor = Anchor(self.loop.state(), self.best_weights, history)
+
+    def _roll_back(self, error: Diverged) -> None:
+        """Go back to the epoch's start with half the learning rate, if that is asked.
+
+        Raises RunError that says where the training diverged if it is not, or has been
+        done --max_rollbacks times.
+        """
+        done = self.history.rollbacks
+        if self._anchor is None or len(done) == self.config.max_rollbacks:
+            raise RunError(self._advice(error)) from None
+        epoch = error.step // self.steps + 1
+        done = [*done, {"epoch": epoch, "step": error.step, "loss": error.value}]
+        anchor = self._anchor
+        kept = {
+            "rollbacks": done,
+            "checkpoint_seconds": self.history.checkpoint_seconds,
+        }
+        self._take(anchor.state, anchor.best, anchor.history | kept)
+        self.loop.trace_again()
+        self._save()
+        self.progress.note(
+            "diverged",
+            f"{error.cause}; back to the start of epoch {len(self.history.rows) + 1} "
+            f"with half the learning rate ({len(done)} of "
+            f"{self.config.max_rollbacks} rollbacks)",
+        )
 
     def _train_epoch(self, epoch: int, batches, stop: StopRequest) -> None:
         """Take the epoch's steps, or what is left of them, until a signal comes."""
         end = (epoch + 1) * self.steps
-        if self.loop.steps_done == epoch * self.steps:
-            self.loop.reset_totals()
-            self.history.epoch_seconds = 0.0
         while (done := self.loop.steps_done) < end:
             count = min(self._steps_a_call(), end - done)
             began = time.perf_counter()
-            self.loop.run(batches, count)
+            with reading(self.data.train):
+                self.loop.run(batches, count)
             totals = self.loop.totals()
             seconds = time.perf_counter() - began
             self.history.epoch_seconds += seconds
             if totals.bad_step is not None:
-                raise RunError(self._divergence(totals.bad_step))
+                raise Diverged("loss at", totals.bad_step, totals.bad_loss)
             if done == 0:
                 self.history.first_step_seconds = seconds
             else:
@@ -151,9 +202,15 @@ class Fitting:
             )
             if stop.signal_number is not None:
                 return
+            # At the epoch's end its row must be in the checkpoint too.
+            if self.loop.steps_done < end:
+                self._save_in_time()
 
     def _finish_epoch(self, epoch: int) -> None:
+        check_unchanged(self.data.train)
         totals = self.loop.totals()
+        if not are_finite(self.loop.weights()):  # the last step's loss was before them
+            raise Diverged("weights after", self.loop.steps_done - 1)
         seconds = self.history.epoch_seconds
         row = {
             "epoch": epoch + 1,
@@ -168,14 +225,17 @@ class Fitting:
         if self.data.validation is not None:
             scores = self._validate()
             row |= {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
-            self._compare_with_best(row)
-        self.history.rows.append(row)
+        is_best = self.history.add(row, self.config.early_stopping)
+        if is_best and self.config.keep == "best":
+            self.best_weights = self.loop.weights()
         self.run.write_metrics(self.history.rows)
         if self.on_epoch is not None:
             self.on_epoch(row)
         last = epoch + 1 == self.config.epochs or self.history.stopped_early
-        if last or time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
+        if last:
             self._save()
+        else:
+            self._save_in_time()
         left = None if last else self._seconds_left(self.loop.steps_done)
         self.progress.epoch(row, self.config.epochs, left)
 
@@ -183,34 +243,27 @@ class Fitting:
         split = self.data.validation
         assert split is not None
         batches = evaluation_batches(split, self.config.batch_size)
-        with self.loop.averaged_weights():
+        with reading(split), self.loop.averaged_weights():
             logits = self.loop.model.predict(batches, verbose=0)
         if not np.isfinite(logits).all():
-            step = self.loop.steps_done - 1
-            raise RunError(self._divergence(step, "validation loss after"))
+            raise Diverged("validation loss after", self.loop.steps_done - 1)
         return quick_scores(logits, split.labels)
 
-    def _compare_with_best(self, row: dict[str, Any]) -> None:
-        history = self.history
-        score = (row["val_accuracy"], -row["val_loss"])
-        if score > (history.best_accuracy, -history.best_loss):
-            history.best_epoch = row["epoch"]
-            history.best_accuracy, history.best_loss = score[0], row["val_loss"]
-            if self.config.keep == "best":
-                self.best_weights = self.loop.weights()
-        if row["val_loss"] < history.lowest_loss:
-            history.lowest_loss = row["val_loss"]
-            history.epochs_without_progress = 0
-        else:
-            history.epochs_without_progress += 1
-        patience = self.config.early_stopping
-        if patience and history.epochs_without_progress >= patience:
-            history.stopped_early = True
+    def _save_in_time(self) -> None:
+        """Write a checkpoint if the last one is --checkpoint_every old."""
+        if time.monotonic() - self._saved >= self.config.checkpoint_every:
+            self._save()
 
     def _save(self) -> None:
+        began = time.monotonic()
         arrays = {"state": self.loop.state(), "best": self.best_weights}
-        checkpoint.save(self.run.state, arrays, dataclasses.asdict(self.history))
+        note = {"now": dataclasses.asdict(self.history), "anchor": None}
+        if self._anchor is not None:
+            arrays |= {"anchor": self._anchor.state, "anchor_best": self._anchor.best}
+            note["anchor"] = self._anchor.history
+        checkpoint.save(self.run.state, arrays, note, keep=self.run.previous_state)
         self._saved = time.monotonic()
+        self.history.checkpoint_seconds += self._saved - began
 
     def _steps_a_call(self) -> int:
         if not self._seconds_a_step:
@@ -224,23 +277,19 @@ class Fitting:
             return None
         return (self.config.epochs * self.steps - done) * self._seconds_a_step
 
-    def _interrupted(self, epoch: int, number: int) -> Interrupted:
-        name = signal.Signals(number).name
-        return Interrupted(
-            f"stopped by {name} in epoch {epoch + 1}; to go on: kcnn train --resume "
-            f"--model_dir={self.run.path}",
-            number,
-        )
-
-    def _divergence(self, step: int, what: str = "loss at") -> str:
-        rate = float(self.schedule(max(step - 1, 0)))
+    def _advice(self, error: Diverged) -> str:
+        rate = float(self.schedule(max(error.step - 1, 0)))
         advice = (
             f"lower --learning_rate={self.config.learning_rate:g} or set --clip_norm=1"
         )
-        if step == 0:
+        if self.history.rollbacks:
+            advice = f"{len(self.history.rollbacks)} rollbacks did not help; {advice}"
+        elif self.config.on_divergence == "stop":
+            advice += ", or --on_divergence=rollback"
+        if error.step == 0:
             advice = "no step was taken yet, so look at --precision and the data"
         return (
-            f"diverged: the {what} step {step} is not a finite number (epoch "
-            f"{step // self.steps + 1}), learning rate {rate:.3g}; {advice}; the "
-            f"{len(self.history.rows)} epochs before are kept in {self.run.path}"
+            f"diverged: {error.cause} (epoch {error.step // self.steps + 1}), "
+            f"learning rate {rate:.3g}; {advice}; the {len(self.history.rows)} epochs "
+            f"before are kept in {self.run.path}"
         )

@@ -18,6 +18,7 @@ import tensorflow as tf
 from kcnn import images
 from kcnn.config import Config
 from kcnn.errors import UsageError
+from kcnn.fingerprint import of_files
 from kcnn.images import Header, Shape
 from kcnn.sources import (
     MIXED_SIZE,
@@ -218,7 +219,9 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[_File]]) -> Po
     images_ = kept or FileImages([file.path for file in files], origin.shape)
     numbers = {name: i for i, name in enumerate(origin.class_names)}
     labels = np.array([numbers[file.class_name] for file in files], np.int64)
-    return Pool(images_, labels, [file.name for file in files])
+    names = [file.name for file in files]
+    fingerprint = of_files((file.name, file.path) for file in files)
+    return Pool(images_, labels, fingerprint, names)
 
 
 def _decoded(

@@ -6,7 +6,7 @@ import dataclasses
 
 import keras
 
-from kcnn import models, optimization, pipeline, preprocessing, runtime
+from kcnn import estimate, models, optimization, pipeline, preprocessing, runtime
 from kcnn.config import Config
 from kcnn.loop import TrainingLoop
 from kcnn.spec import ImageSpec
@@ -29,12 +29,19 @@ class FreshModel:
     def build(
         cls, config: Config, spec: ImageSpec, train: Split, steps: int
     ) -> FreshModel:
-        """Build the model of a training of so many steps, by random_seed."""
+        """Build the model of a training of so many steps, by random_seed.
+
+        Raises RunError if it cannot fit into memory.
+        """
         precision = runtime.choose_precision(config.precision)
         keras.utils.set_random_seed(config.random_seed)
+        if config.deterministic:
+            runtime.make_deterministic()
+        estimate.check_memory(config, spec, precision.policy, runtime.has_gpu())
         model = models.build_model(config, spec, policy=precision.policy)
         batches = pipeline.evaluation_batches(train, config.batch_size)
-        preprocessing.measure_statistics(model, batches)
+        with pipeline.reading(train):
+            preprocessing.measure_statistics(model, batches)
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config.jit_compile, model)
         model.jit_compile = jit_compile  # for its predictions too

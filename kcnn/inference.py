@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kcnn.errors import UsageError
 from kcnn.images import reason
+from kcnn.trust import check_saved_model
 
 
 class Classifier:
@@ -19,16 +20,19 @@ class Classifier:
     Args:
         path: a version folder, or a model's folder, of which the newest version is
             taken.
+        trust: load it even if it could do more than compute; see kcnn.trust.
 
     Raises:
-        UsageError: there is no SavedModel of kcnn.
+        UsageError: there is no SavedModel of kcnn, or it is not to be trusted.
     """
 
-    def __init__(self, path: str | pathlib.Path):
+    def __init__(self, path: str | pathlib.Path, trust: bool = False):
         self.path = newest_version(pathlib.Path(path))
         card = self.path / "assets.extra" / "kcnn.json"
         if not card.exists():
             raise UsageError(f"{self.path}: not a SavedModel that kcnn exported")
+        if not trust:
+            check_saved_model(self.path)
         try:
             self.card = json.loads(card.read_text())
             self.class_names: list[str] = self.card["spec"]["class_names"]

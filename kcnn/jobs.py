@@ -1,4 +1,4 @@
-"""Processes of a sweep: how many at a time, each dying with its parent; the lock.
+"""Processes of a sweep: how many at a time, each dying with its parent.
 
 Linux kills the children when the parent dies, however it dies. Elsewhere they train
 on to their end; they hold the folder's lock as long, so that no second sweep starts
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import pathlib
 import re
@@ -18,13 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import IO
 
-from kcnn.errors import UsageError
+from kcnn import memory
+from kcnn.locks import FolderLock
 
 _CORES_A_JOB = 2
 _MEMORY_A_JOB = 2 * 2**30  # bytes; TensorFlow alone takes a quarter of it
-_PATIENCE_SECONDS = 10  # for the children of a killed sweep to be gone
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
@@ -36,7 +34,7 @@ def default_jobs() -> int:
     """
     if _has_gpu():
         return 1
-    by_memory = _available_memory() // _MEMORY_A_JOB
+    by_memory = memory.available() // _MEMORY_A_JOB
     return max(1, min(_cores() // _CORES_A_JOB, by_memory))
 
 
@@ -53,93 +51,8 @@ def _cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota, _, period = _cgroup("cpu.max").partition(" ")
+    quota, _, period = memory.cgroup("cpu.max").partition(" ")
     return min(cores, int(quota) // int(period)) if quota.isdigit() else cores
-
-
-def _available_memory() -> int:
-    """Return bytes; 2**63 where the system does not say."""
-    available = 2**63
-    meminfo = pathlib.Path("/proc/meminfo")
-    if meminfo.exists():
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.M)
-        available = int(found[1]) * 1024 if found else available
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit.isdigit() and used.isdigit():
-        available = min(available, int(limit) - int(used))
-    return available
-
-
-def _cgroup(name: str) -> str:
-    """Return a limit of the container that this process is in, "" without one."""
-    try:
-        return pathlib.Path("/sys/fs/cgroup", name).read_text().strip()
-    except OSError:
-        return ""
-
-
-class FolderLock:
-    """Within a `with` block, no other sweep writes in the folder.
-
-    The lock is the system's own (flock), which ends with the processes that hold it:
-    a lock file that a killed sweep left locks nothing. `descriptor` is handed to the
-    children, which hold the lock too.
-    """
-
-    def __init__(self, folder: pathlib.Path):
-        self._folder = folder
-        self._file: IO[str] | None = None
-
-    @property
-    def descriptor(self) -> int:
-        """The open lock file."""
-        assert self._file is not None
-        return self._file.fileno()
-
-    def __enter__(self) -> FolderLock:
-        self._file = (self._folder / ".sweep.lock").open("a+")
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not self._taken():
-            self._file.seek(0)
-            owner = self._file.read().strip()
-            if _lives(owner):
-                self._file.close()
-                raise UsageError(
-                    f"--model_dir={self._folder}: a sweep is running there already "
-                    f"(process {owner})"
-                )
-            if time.monotonic() > deadline:
-                self._file.close()
-                raise UsageError(
-                    f"--model_dir={self._folder}: runs of a sweep that was killed are "
-                    "still going there; wait for them or end them"
-                )
-            time.sleep(0.1)
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        assert self._file is not None
-        self._file.close()
-
-    def _taken(self) -> bool:
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-
-def _lives(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 class Job:

@@ -14,6 +14,7 @@ from typing import Any
 from kcnn.errors import UsageError
 
 MOST_VALUES = 10_000  # of a sweep; more is a slip of the keyboard
+_SECONDS_IN = {"s": 1, "m": 60, "h": 3600}
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 
@@ -44,6 +45,7 @@ class Knob:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    is_time: bool = False  # a float in seconds that may be typed as 90s, 5m or 1h
     kind: type = str  # int, float, str, bool or tuple (of int): set by knobs_of
 
 
@@ -55,9 +57,10 @@ def knob(
     low: float | None = None,
     high: float | None = None,
     choices: Iterable[str] = (),
+    is_time: bool = False,
 ) -> Any:
     """Declare one knob as a dataclass field; `low` and `high` are inclusive."""
-    declared = Knob(section, default, help, low, high, tuple(choices))
+    declared = Knob(section, default, help, low, high, tuple(choices), is_time)
     plain = None if isinstance(default, By) else default
     return dataclasses.field(default=plain, metadata={"knob": declared})
 
@@ -86,6 +89,8 @@ def parse(knob: Knob, text: str) -> Any:
     value: Any = text
     if knob.kind is tuple:
         value = tuple(_number(int, part) for part in text.split(",") if part)
+    elif knob.is_time:
+        value = _seconds(text)
     elif knob.kind in (int, float):
         value = _number(knob.kind, text)
     elif knob.kind is bool:
@@ -188,6 +193,14 @@ def _number(kind: type, text: str) -> int | float:
         return kind(text)
     except ValueError:
         raise ValueError(f"got {text!r}, expected {_KIND_NAMES[kind]}") from None
+
+
+def _seconds(text: str) -> float:
+    unit = _SECONDS_IN.get(text[-1:])
+    try:
+        return float(text) if unit is None else float(text[:-1]) * unit
+    except ValueError:
+        raise ValueError(f"got {text!r}, expected a time such as 90s, 5m, 1h") from None
 
 
 def _coerce(kind: type, value: Any) -> Any:

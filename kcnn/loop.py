@@ -1,7 +1,7 @@
 """Optimizer steps on TensorFlow's graph, and every bit of state they change.
 
 A loop of our own instead of Keras's fit: it can stop and go on between any two
-steps with nothing lost, tells the step at which a loss stopped being finite, and
+steps with nothing lost, tells the step at which the loss went astray, and
 runs several steps in a call.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -17,15 +18,17 @@ import numpy as np
 import tensorflow as tf
 
 from kcnn.config import Config
+from kcnn.divergence import EXPLODED
 
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """Means since the last reset, and the first step whose loss was not finite."""
+    """Means since the last reset; the first step that went astray, and its loss."""
 
     loss: float
     accuracy: float
     bad_step: int | None
+    bad_loss: float
 
 
 class TrainingLoop:
@@ -57,7 +60,13 @@ class TrainingLoop:
         self._steps_done = tf.Variable(0, dtype=tf.int64)
         self._sums = tf.Variable(tf.zeros(3, tf.float64))  # loss, correct, images
         self._bad_step = tf.Variable(-1, dtype=tf.int64)
-        self._step = tf.function(self._train_step, jit_compile=jit_compile)
+        self._bad_loss = tf.Variable(0.0)
+        self._jit_compile = jit_compile
+        self.trace_again()
+
+    def trace_again(self) -> None:
+        """Build the graphs anew at the next step, with another learning rate in it."""
+        self._step = tf.function(self._train_step, jit_compile=self._jit_compile)
         self._run = tf.function(self._run_steps)
 
     @property
@@ -86,8 +95,12 @@ class TrainingLoop:
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         self._average_weights(step)
         self._count(labels, logits, loss)
-        first_bad = (self._bad_step < 0) & ~tf.math.is_finite(loss)
+        limit = EXPLODED * math.log(labels.shape[-1])
+        # Not ~(loss < limit): TensorFlow makes loss >= limit of it, and lets NaN pass.
+        astray = ~tf.math.is_finite(loss) | (loss >= limit)
+        first_bad = (self._bad_step < 0) & astray
         self._bad_step.assign(tf.where(first_bad, step, self._bad_step))
+        self._bad_loss.assign(tf.where(first_bad, loss, self._bad_loss))
         self._steps_done.assign_add(1)
 
     def _count(self, labels, logits, loss):
@@ -111,7 +124,12 @@ class TrainingLoop:
         loss, correct, images = self._sums.numpy()
         bad = int(self._bad_step)
         count = max(images, 1)
-        return Totals(loss / count, correct / count, None if bad < 0 else bad)
+        return Totals(
+            loss / count,
+            correct / count,
+            None if bad < 0 else bad,
+            float(self._bad_loss),
+        )
 
     def reset_totals(self) -> None:
         """Begin the running means again, at the start of an epoch."""
@@ -150,4 +168,5 @@ class TrainingLoop:
 
     def _state_variables(self):
         own = [*self._ema, self._steps_done, self._sums, self._bad_step]
+        own.append(self._bad_loss)
         return [*self.model.variables, *self.optimizer.variables, *own]

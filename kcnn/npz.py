@@ -6,6 +6,7 @@ The file is read as a stream, some images at a time.
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
 import pathlib
 import zipfile
@@ -17,6 +18,7 @@ import numpy as np
 
 from kcnn.config import Config
 from kcnn.errors import UsageError
+from kcnn.fingerprint import of_members
 from kcnn.images import Shape, fit
 from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep, wanted_shape
 
@@ -59,7 +61,9 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
                 fit(_to_uint8(chunk, scale), origin.shape).numpy()
                 for chunk in _chunks(path, x)
             )
-            return Pool(keep(batches, n, origin.shape, config.cache), labels[split])
+            images = keep(batches, n, origin.shape, config.cache)
+            fingerprint = of_members(path, (x, f"y_{split}", "class_names"))
+            return Pool(images, labels[split], fingerprint)
 
     origin.splits["train"] = lambda: read("train")
     origin.splits["test"] = lambda: read("test")
@@ -77,7 +81,8 @@ def _complaints(path: pathlib.Path) -> Iterator[None]:
         raise UsageError(f"--dataset: {path}: {error.strerror or error}") from None
     except zipfile.BadZipFile as error:
         raise UsageError(f"--dataset: {path}: no npz file: {error}") from None
-    except (ValueError, EOFError, zlib.error) as error:
+    except (ValueError, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
+        # RuntimeError: encrypted, or of a kind that zipfile does not read.
         raise UsageError(f"--dataset: {path}: {error}") from None
 
 

@@ -30,6 +30,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: steps of linear rise from 0 (not used by one_cycle).
         drop_steps: steps between two drops (step only).
         drop_factor: factor of each drop (step only).
+        factor: of every learning rate; a rollback halves it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: float = 0.0,
         drop_steps: int | None = None,
         drop_factor: float | None = None,
+        factor: float = 1.0,
     ):
         self.kind = kind
         self.peak = peak
@@ -47,14 +49,16 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.drop_steps = drop_steps
         self.drop_factor = drop_factor
+        self.factor = factor
 
     def __call__(self, step):
         """Return the learning rate of a step, counted from 0, as float32."""
         step = ops.cast(step, "float32")
+        peak = self.factor * self.peak
         if self.kind == "one_cycle":
-            return self.peak * self._one_cycle(step)
+            return peak * self._one_cycle(step)
         warm = ops.minimum((step + 1) / max(self.warmup_steps, 1.0), 1.0)
-        return self.peak * warm * self._after_warmup(step)
+        return peak * warm * self._after_warmup(step)
 
     def _after_warmup(self, step):
         if self.kind == "cosine":

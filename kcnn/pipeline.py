@@ -6,11 +6,16 @@ pure function of the seed and the epoch, so that a resumed run sees what it woul
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
 from kcnn.config import Config
+from kcnn.errors import Fault
+from kcnn.images import reason
 from kcnn.splits import Split
 
 
@@ -89,6 +94,29 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     indices = tf.data.Dataset.from_tensor_slices(split.indices).batch(batch_size)
     batches = _in_order(indices.map(split.images.gather, tf.data.AUTOTUNE))
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+@contextlib.contextmanager
+def reading(split: Split) -> Iterator[None]:
+    """Within the block the split's images are read; a failure names the file.
+
+    Raises Fault if an image can no longer be read.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "IteratorGetNext" not in str(error):  # not of the images
+            raise
+        check_unchanged(split)
+        raise Fault(f"an image can no longer be read: {reason(error)}") from None
+
+
+def check_unchanged(split: Split) -> None:
+    """Raise Fault if files changed from which the split's images are read again."""
+    changed = split.images.changed()
+    if changed:
+        more = f", and {len(changed) - 1} more" if changed[1:] else ""
+        raise Fault(f"{changed[0]}{more} while the images were in use; put it back")
 
 
 def images_at(split: Split, positions: np.ndarray) -> np.ndarray:

@@ -20,12 +20,14 @@ import tensorflow as tf
 from kcnn.catalog import prepared_builder
 from kcnn.config import Config
 from kcnn.errors import UsageError
+from kcnn.fingerprint import of_files
 from kcnn.images import Shape, reason
 from kcnn.sources import (
     CHUNK,
     MIXED_SIZE,
     Origin,
     Pool,
+    WatchedFiles,
     chunk_of,
     decode_batch,
     keep,
@@ -109,6 +111,10 @@ class _Records:
         """Return the files, in the order of the split."""
         return [str(path) for path in self.info.filepaths]
 
+    def fingerprint(self) -> str:
+        """Return what tells these files from others of the same names."""
+        return of_files((os.path.basename(path), path) for path in self.files())
+
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Parse (batch,) serialized examples: encoded images and int64 labels."""
         example = tf.io.parse_example(
@@ -138,7 +144,12 @@ class _RecordImages:
     ):
         self._records = records
         self._paths = records.files()
+        self._watched = WatchedFiles(self._paths)
         self._file, self._start, self._size = file, start, size
+
+    def changed(self) -> list[str]:
+        """See sources.Images."""
+        return self._watched.changed()
 
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See sources.Images."""
@@ -191,14 +202,16 @@ def _decode_all(records: _Records, cache: str) -> Pool:
             yield batch
 
     n = records.info.num_examples
-    return Pool(keep(images(), n, records.shape, cache), np.concatenate(labels))
+    kept = keep(images(), n, records.shape, cache)
+    return Pool(kept, np.concatenate(labels), records.fingerprint())
 
 
 def _index(records: _Records) -> Pool:
     """Read the labels, and where each record is."""
     parts = [_index_file(records, i, path) for i, path in enumerate(records.files())]
     file, start, size, labels = map(np.concatenate, zip(*parts, strict=True))
-    return Pool(_RecordImages(records, file, start, size), labels)
+    images = _RecordImages(records, file, start, size)
+    return Pool(images, labels, records.fingerprint())
 
 
 def _index_file(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import pathlib
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from kcnn.config import Config
 from kcnn.errors import RunError, UsageError
-from kcnn.files import write_csv, write_json
+from kcnn.files import remove_unfinished, write_csv, write_json
 from kcnn.spec import ImageSpec
 
 EXPORT_DIR = "saved_models"
+
+# Help of the flag, for every command that loads a SavedModel.
+TRUST = "load a SavedModel that could do more than compute; see SECURITY.md"
 
 # The pictures in plots/, each a PNG.
 PLOTS = (
@@ -42,6 +47,7 @@ class Run:
         self.tensorboard = self.path / "tensorboard"
         self.report = self.path / "report.html"
         self.state = self.path / "checkpoints" / "last.npz"  # to go on from
+        self.previous_state = self.path / "checkpoints" / "previous.npz"
         self.weights = self.path / "checkpoints" / "model.npz"  # what was evaluated
 
     @property
@@ -54,17 +60,34 @@ class Run:
         """Whether the run was trained, evaluated and pictured, the page last."""
         return self.evaluation.exists() and self.report.exists()
 
+    @property
+    def how_to_go_on(self) -> str:
+        """What to tell the user of a run that was stopped."""
+        if not self.exists:
+            return "nothing was begun"
+        return (
+            f"to go on: kcnn train --resume --model_dir={shlex.quote(str(self.path))}"
+        )
+
     def begin(self, note: Mapping[str, Any]) -> None:
         """Make the directory with its config.json, in place of an earlier run."""
         self.clear()
         self.plots.mkdir(parents=True, exist_ok=True)
         write_json(self.config, note)
 
+    def _names(self) -> list[pathlib.Path]:
+        names = [self.config, self.metrics, self.evaluation, self.predictions]
+        names += [self.report, self.state, self.previous_state, self.weights]
+        return names + [self.plots / f"{name}.png" for name in PLOTS]
+
+    def remove_unfinished(self) -> None:
+        """Remove the halves of files that a killed process was writing."""
+        for path in self._names():
+            remove_unfinished(path)
+
     def files(self) -> list[pathlib.Path]:
         """Return what a run writes here and is there, without empty folders."""
-        named = [self.config, self.metrics, self.evaluation, self.predictions]
-        named += [self.report, self.state, self.weights]
-        named += [self.plots / f"{name}.png" for name in PLOTS]
+        named = self._names()
         named += self.tensorboard.glob("events.out.tfevents.*")
         return [path for path in named if path.exists()]
 
@@ -129,10 +152,7 @@ def load_model(run: Run):
 
     note = run.read_config()
     if not run.weights.exists():
-        raise UsageError(
-            f"{run.path}: the run is not complete; kcnn train --resume "
-            f"--model_dir={run.path} goes on with it"
-        )
+        raise UsageError(f"{run.path}: the run is not complete; {run.how_to_go_on}")
     model = models.build_model(config_of(note), spec_of(note), augment=False)
     arrays, _ = checkpoint.load(run.weights)
     try:
@@ -165,8 +185,15 @@ def export_base(folder: str | None, name: str) -> pathlib.Path | None:
 
 
 def new_model_dir(root: pathlib.Path, name: str) -> pathlib.Path:
-    """Return root/NAME-N for the first N from 1 that does not exist yet."""
-    number = 1
-    while (root / f"{name}-{number}").exists():
-        number += 1
-    return root / f"{name}-{number}"
+    """Make root/NAME-N for the first N from 1 that does not exist yet, and return it.
+
+    Two commands that ask at the same time get two folders.
+    """
+    for number in itertools.count(1):
+        folder = root / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError  # there is always another number

@@ -70,6 +70,23 @@ def _standard_error_filtered() -> Iterator[None]:
             sys.stderr.flush()
 
 
+def make_deterministic() -> None:
+    """Have TensorFlow use no operation whose result depends on threads' order.
+
+    Holds for the whole process. Random seeds are set apart from it.
+    """
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+
+
+def has_gpu() -> bool:
+    """Tell whether TensorFlow computes on a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 class Precision(NamedTuple):
     """A Keras dtype policy and why it was chosen."""
 
@@ -123,15 +140,13 @@ def _cpu_flags() -> set[str]:
 
 def choose_jit(requested: str, model: Any) -> bool:
     """Return whether to compile the training step with XLA for `--jit_compile`."""
-    import tensorflow as tf
-
     unfit = [layer.name for layer in model.layers if not layer.supports_jit]
     if requested == "on" and unfit:
         raise UsageError(
             f"--jit_compile=on: XLA cannot compile {', '.join(unfit)}; use auto or off"
         )
     if requested == "auto":
-        return bool(tf.config.list_physical_devices("GPU")) and not unfit
+        return has_gpu() and not unfit
     return requested == "on"
 
 
@@ -147,6 +162,8 @@ def hardware() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gib": _memory_gib(),
+        # oneDNN's sums are rounded otherwise than plain TensorFlow's.
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
         "gpus": [d.get("device_name", "GPU") for d in details],
         "system": platform.platform(),
     }

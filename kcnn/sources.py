@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -11,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from kcnn import images
+from kcnn import images, memory
 from kcnn.config import Config
 from kcnn.errors import RunError
 from kcnn.images import Shape
@@ -40,17 +41,22 @@ class Images(Protocol):
             (batch, height, width, channels) uint8.
         """
 
+    def changed(self) -> list[str]:
+        """Return what became of files since they were opened: "FILE vanished"."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
     """One split as the data set gives it, before anything is carved from it.
 
-    `labels` is (n,) int64; `files` names the images, or is empty where they have no
-    names and go by their index.
+    `labels` is (n,) int64; `fingerprint` tells it from another one of the same name;
+    `files` names the images, or is empty where they have no names and go by their
+    index.
     """
 
     images: Images
     labels: np.ndarray
+    fingerprint: str
     files: Sequence[str] = ()
 
 
@@ -96,6 +102,10 @@ def mixed_sizes_note(config: Config, shape: Shape | None) -> list[str]:
 class MemoryImages:
     """Images in one tensor."""
 
+    def changed(self) -> list[str]:
+        """See Images."""
+        return []
+
     def __init__(self, array: np.ndarray):
         with tf.device("CPU"):
             self._array = tf.convert_to_tensor(array)
@@ -111,6 +121,10 @@ class DiskImages:
     def __init__(self, array: np.ndarray):
         self._array = array
 
+    def changed(self) -> list[str]:
+        """See Images."""
+        return []
+
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See Images."""
         # Stateless, so that a parallel map stays one under op determinism.
@@ -120,12 +134,42 @@ class DiskImages:
         return tf.ensure_shape(batch, (None, *self._array.shape[1:]))
 
 
+class WatchedFiles:
+    """Files that must stay as they are: their sizes and times of change are noted."""
+
+    def __init__(self, paths: Sequence[bytes | str]):
+        self._marks = {path: self._mark(path) for path in paths}
+
+    def changed(self) -> list[str]:
+        """Return "FILE vanished" or "FILE changed" for each that is not as it was."""
+        texts = []
+        for path, before in self._marks.items():
+            now = self._mark(path)
+            if now != before:
+                name = os.fsencode(path).decode(errors="replace")
+                texts.append(f"{name} {'changed' if now else 'vanished'}")
+        return texts
+
+    @staticmethod
+    def _mark(path: bytes | str) -> tuple[int, int] | None:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+
 class FileImages:
     """Encoded files, decoded each time they are read."""
 
     def __init__(self, paths: Sequence[bytes], shape: Shape):
         self._paths = tf.constant(paths, tf.string)
+        self._files = WatchedFiles(paths)
         self._shape = shape
+
+    def changed(self) -> list[str]:
+        """See Images."""
+        return self._files.changed()
 
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See Images."""
@@ -154,6 +198,11 @@ def keep(
     """
     if cache == "disk":
         return _keep_on_disk(batches, shape)
+    memory.check(
+        capacity * math.prod(shape),
+        f"{capacity:,} images of {shape[0]}x{shape[1]}x{shape[2]}",
+        "take --cache=disk or a smaller --image_size",
+    )
     array = np.empty((capacity, *shape), np.uint8)
     count = 0
     for batch in batches:

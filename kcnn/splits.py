@@ -26,12 +26,14 @@ class Split:
         images: the source.
         labels: (n,) int64.
         indices: (n,) int64, where the images are in the source.
+        fingerprint: the source's, see kcnn.fingerprint.
         files: the source's file names, or empty.
     """
 
     images: Images
     labels: np.ndarray
     indices: np.ndarray
+    fingerprint: str = ""
     files: Sequence[str] = ()
 
     def __len__(self) -> int:
@@ -47,7 +49,9 @@ def split_of(pool: Pool, indices: np.ndarray | None = None) -> Split:
     """Return a pool's images as a split: all of them, or those at `indices`."""
     if indices is None:
         indices = np.arange(len(pool.labels))
-    return Split(pool.images, pool.labels[indices], indices, pool.files)
+    return Split(
+        pool.images, pool.labels[indices], indices, pool.fingerprint, pool.files
+    )
 
 
 def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

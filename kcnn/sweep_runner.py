@@ -13,7 +13,8 @@ from typing import Any
 
 from kcnn.errors import Interrupted
 from kcnn.interruption import StopRequest
-from kcnn.jobs import FolderLock, Job, default_jobs
+from kcnn.jobs import Job, default_jobs
+from kcnn.locks import FolderLock
 from kcnn.run import Run
 from kcnn.scheduler import Board, Scheduler
 from kcnn.sweep import PlannedRun, action_for
@@ -75,13 +76,12 @@ class SweepRunner:
             Interrupted: a signal stopped it with runs left to do.
         """
         self.actions(planned)  # refuse before the folder is made
-        self.folder.mkdir(parents=True, exist_ok=True)
         command = shlex.join(["kcnn", *sys.argv[1:]])
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         about = {"command": command, "started": now, **about}
         record = SweepRecord(self.folder, planned, about)
         jobs = self.jobs or default_jobs()
-        with FolderLock(self.folder) as lock, StopRequest() as stop:
+        with FolderLock(self.folder, "kcnn sweep") as lock, StopRequest() as stop:
             actions = self.actions(planned)  # another sweep may just have ended
             todo = _take_what_is_done(record, actions)
             record.write()

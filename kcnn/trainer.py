@@ -6,9 +6,10 @@ import dataclasses
 import datetime
 import io
 import pathlib
+import secrets
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ from kcnn import (
     models,
     optimization,
     pipeline,
+    repetition,
     runtime,
     summary,
 )
@@ -30,8 +32,9 @@ from kcnn.config import Config
 from kcnn.datasets import Dataset, Split
 from kcnn.errors import UsageError
 from kcnn.files import replacing, write_json
-from kcnn.fitting import Fitting, History
+from kcnn.fitting import Fitting
 from kcnn.fresh import FreshModel
+from kcnn.history import History
 from kcnn.knobs import show
 from kcnn.progress import Progress
 from kcnn.run import Run
@@ -57,6 +60,7 @@ def train(
     *,
     about: dict[str, Any],
     resume: bool = False,
+    repeats: Mapping[str, Any] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Trained:
     """Train, evaluate and export one model, and write it all under run.path.
@@ -68,6 +72,7 @@ def train(
         about: kept with the run: `command`, `experiment`, `reported`, and
             `export_base`, the folder of the SavedModel's versions or nothing.
         resume: go on from the run's last checkpoint.
+        repeats: the config.json of a run of the same data set that this one repeats.
         on_epoch: called with each row of metrics.csv when it is written.
 
     Raises:
@@ -85,8 +90,15 @@ def train(
     if fresh.shortened:
         progress.note("", fresh.shortened)
     if resume:
-        _check_same_data(run, note)
-    else:
+        repeats = run.read_config()
+        note["run_id"] = repeats.get("run_id", "")
+    if repeats is not None:
+        changed = repetition.changed_data(repeats, note)
+        if changed and resume:
+            raise UsageError(f"--resume: {changed[0]}")
+        for text in changed + repetition.changed_machine(repeats, note):
+            progress.note("", text)
+    if not resume:
         run.begin(note)
 
     schedule = optimization.build_schedule(config, steps)
@@ -105,12 +117,16 @@ def train(
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
-        exported = export_and_check(final, data.spec, data.test, base, scores, note)
+        exported = _exported_before(final, data.test, base, note) if resume else None
+        exported = exported or export_and_check(
+            final, data.spec, data.test, base, scores, note
+        )
     result = scores | {
         "skipped_files": [{"file": f, "reason": r} for f, r in data.skipped],
         "timing": _timing(fitting.history, data, scores, began),
         "best_epoch": fitting.history.best_epoch or None,
         "stopped_early": fitting.history.stopped_early,
+        "rollbacks": fitting.history.rollbacks,
         "export": exported,
         "reported": about["reported"],
     }
@@ -118,16 +134,14 @@ def train(
     return Trained(data, final, test_logits, result)
 
 
-def _check_same_data(run: Run, note: dict[str, Any]) -> None:
-    """Refuse to go on with a run whose data set has changed."""
-    before = run.read_config()
-    for name in ("train", "validation", "test"):
-        was, now = before["data"].get(name), note["data"][name]
-        if was != now:
-            raise UsageError(
-                f"--resume: the data set has changed: {now} {name} images, {was} when "
-                "the run began"
-            )
+def _exported_before(
+    model: keras.Model, test: Split, base: pathlib.Path, note: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the export of this run that a kill kept it from recording, if any."""
+    path = note["run_id"] and export.export_of(base, note["run_id"])
+    if not path:
+        return None
+    return {"path": str(path), **export.check_export(path, model, first_images(test))}
 
 
 def score_split(
@@ -136,7 +150,9 @@ def score_split(
     """Return a split's scores, with the time they took, and its logits."""
     began = time.perf_counter()
     batches = pipeline.evaluation_batches(split, batch_size)
-    logits = model.predict(batches, verbose=0)
+    with pipeline.reading(split):
+        logits = model.predict(batches, verbose=0)
+    pipeline.check_unchanged(split)
     seconds = time.perf_counter() - began
     scores = evaluation.evaluate_logits(logits, split.labels, class_names)
     speed = {"seconds": seconds, "images_per_second": len(split) / seconds}
@@ -156,7 +172,11 @@ def export_and_check(
     card = {
         "spec": dataclasses.asdict(spec),
         "test": {key: scores["test"][key] for key in figures},
-        **{k: note[k] for k in ("config", "command", "versions", "commit")},
+        "data": note["data"],
+        **{
+            k: note.get(k)
+            for k in ("run_id", "config", "command", "versions", "commit")
+        },
     }
     return export.export_model(model, spec, base, card, first_images(test))
 
@@ -175,6 +195,7 @@ def _describe(
     fresh: FreshModel,
 ) -> dict[str, Any]:
     return {
+        "run_id": secrets.token_hex(16),
         "config": config.to_dict(),
         "model_dir": str(run.path),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -186,6 +207,7 @@ def _describe(
             "train": len(data.train),
             "validation": len(data.validation) if data.validation else 0,
             "test": len(data.test),
+            "fingerprint": repetition.fingerprints(data),
             "notes": list(data.notes),
         },
         "versions": runtime.versions(),
@@ -268,6 +290,7 @@ def _timing(
         "median_epoch_seconds": median,
         "images_per_second": len(data.train) / median,
         "first_step_seconds": history.first_step_seconds,
+        "checkpoint_seconds": history.checkpoint_seconds,
         "test_seconds": scores["test"]["seconds"],
         "test_images_per_second": scores["test"]["images_per_second"],
         "total_seconds": time.perf_counter() - began,

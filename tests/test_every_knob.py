@@ -82,6 +82,10 @@ ELSEWHERE = {
     "strict": "test_datasets.py",
     "cache": "test_datasets.py",
     "precision": "test_precision_is_the_policy_of_the_network",
+    "checkpoint_every": "test_faults.py",
+    "deterministic": "test_repetition.py",
+    "on_divergence": "test_divergence.py",
+    "max_rollbacks": "test_divergence.py",
     "jit_compile": "test_jit_compile_is_obeyed_or_refused",
 }
 

@@ -128,8 +128,9 @@ def test_a_loss_that_is_not_finite_at_once_is_an_error(tiny):
         {**tiny.to_dict(), "optimizer": "sgd", "learning_rate": None}
     )
     spec, train = load_training_images(config)
-    with pytest.raises(RunError, match="not a finite number; lower --from"):
-        range_test(config, spec, train, RisingRate(1e38, 1e38, 20))
+    for rate in (1e38, math.inf, math.nan):
+        with pytest.raises(RunError, match="not a finite number; lower --from"):
+            range_test(config, spec, train, RisingRate(rate, rate, 20))
 
 
 def test_plot_and_rows(tmp_path):

@@ -21,9 +21,8 @@ from kcnn.run import Run
 
 
 def fitting_of(npz, model_dir, on_epoch=None, **settings):
-    config = Config(
-        dataset=f"npz:{npz}", model="mlp", dense_units=(4,), dropout=0.2, **settings
-    )
+    base = {"dataset": f"npz:{npz}", "model": "mlp", "dense_units": (4,)}
+    config = Config(**base | {"dropout": 0.2} | settings)
     data = datasets.load(config)
     keras.utils.set_random_seed(config.random_seed)
     model = build_model(config, data.spec)

@@ -196,3 +196,23 @@ def test_disk_cache_needs_little_memory(path):
     count, megabytes = result.stdout.split()
     assert int(count) == 18_000
     assert float(megabytes) < 200
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "words"),
+    [
+        (6, 40, "zip file version"),  # version needed
+        (8, 1, "encrypted"),  # flags
+        (8, 32, "compressed patched data"),
+        (8, 64, "strong encryption"),
+        (10, 1, "compression"),  # method
+    ],
+)
+def test_archives_that_zipfile_cannot_read_are_named(tmp_path, offset, value, words):
+    path = write(tmp_path / "a.npz")
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")  # the last member's, in the directory
+    data[entry + offset] = value + 60 * (offset == 6)
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=words):
+        load(path)

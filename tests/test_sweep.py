@@ -1,7 +1,6 @@
 """kcnn sweep: what it plans, and real sweeps on tiny data, also killed ones."""
 
 import csv
-import fcntl
 import json
 import os
 import re
@@ -12,11 +11,12 @@ import time
 
 import pytest
 
-from kcnn import jobs
+from kcnn import jobs, memory
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.experiments import EXPERIMENTS, settings_of
 from kcnn.knobs import parse_values
+from kcnn.locks import FolderLock
 from kcnn.sweep import plan
 
 # As small as a run can be: nearly all of its seconds are Python's start.
@@ -182,7 +182,7 @@ def test_only_what_is_no_run_is_refused():
 def test_default_jobs_follow_cores_and_memory(monkeypatch):
     def machine(cores, gibibytes, gpu=False):
         monkeypatch.setattr(jobs, "_cores", lambda: cores)
-        monkeypatch.setattr(jobs, "_available_memory", lambda: gibibytes * 2**30)
+        monkeypatch.setattr(memory, "available", lambda: gibibytes * 2**30)
         monkeypatch.setattr(jobs, "_has_gpu", lambda: gpu)
         return jobs.default_jobs()
 
@@ -367,7 +367,7 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
     second = started(tmp_path, *flags)  # beside the first, it is refused
     _, error = second.communicate(timeout=60)
     assert second.returncode == 2 and error.count("\n") == 1
-    assert f"already (process {process.pid})" in error
+    assert f"already (process {process.pid} since " in error
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == status
@@ -385,24 +385,12 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
     ]
 
 
-def test_a_lock_that_a_dead_sweep_left_locks_nothing(tmp_path):
-    (tmp_path / ".sweep.lock").write_text("999999999")
-    with jobs.FolderLock(tmp_path):
-        assert (tmp_path / ".sweep.lock").read_text() == str(os.getpid())
-        with pytest.raises(UsageError, match="running there already"):
-            jobs.FolderLock(tmp_path).__enter__()
-    with jobs.FolderLock(tmp_path):
-        pass
-
-
-def test_runs_of_a_dead_sweep_hold_its_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "_PATIENCE_SECONDS", 0.2)
-    with (tmp_path / ".sweep.lock").open("w") as file:
-        file.write("999999999")
-        file.flush()
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="still going"):
-            jobs.FolderLock(tmp_path).__enter__()
+def test_a_run_that_is_killed_is_named_with_its_signal(tmp_path):
+    with FolderLock(tmp_path, "kcnn sweep") as lock:
+        job = jobs.Job(["--model_dir=run"], tmp_path / "run" / "train.log", lock)
+        job.kill()
+    assert job.status == -signal.SIGKILL
+    assert job.reason().startswith("killed by SIGKILL, perhaps for want of memory")
 
 
 def test_a_run_killed_before_its_page_gets_it(sweep, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from kcnn import flags
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.knobs import Knob
-from kcnn.run import Run, config_of, load_model, spec_of
+from kcnn.run import TRUST, Run, config_of, load_model, spec_of
 from kcnn.spec import ImageSpec
 from kcnn.table import render
 
@@ -35,6 +36,7 @@ FLAGS = {
     "format": Knob(
         "evaluate", "table", "form of the output", choices=("table", "json")
     ),
+    "trust": Knob("evaluate", False, TRUST, kind=bool),
     "output": Knob("evaluate", "", "write the figures to this JSON file too"),
 }
 
@@ -42,9 +44,12 @@ _KNOBS = ("dataset", "data_dir", "strict", "cache", "batch_size")
 
 
 class _Scorer(NamedTuple):
-    """What was trained on, and a function from image batches to log-probabilities."""
+    """What was trained on, and a function from image batches to log-probabilities.
 
-    config: Config
+    `note` is the run's config.json, or what the export keeps of it.
+    """
+
+    note: dict[str, Any]
     spec: ImageSpec
     score: Callable[[Any], np.ndarray]
 
@@ -68,15 +73,29 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn import datasets, pipeline
     from kcnn.evaluation import evaluate_logits
     from kcnn.files import write_json
+    from kcnn.repetition import other_images
 
-    scorer = _run_scorer(path) if Run(path).exists else _saved_model_scorer(path)
-    config = _config(scorer.config, flags.knobs_given(values))
+    if Run(path).exists:
+        if values.trust:
+            raise UsageError("--trust changes nothing for a run: it holds no program")
+        scorer = _run_scorer(path)
+    else:
+        scorer = _saved_model_scorer(path, bool(values.trust))
+    given = flags.knobs_given(values)
+    config = _config(config_of(scorer.note), given)
     name = values.split or "test"
     loaded = datasets.load_split(config, name, scorer.spec)
     split = loaded.split
     datasets.check_classes(loaded.class_names, scorer.spec)
+    if "dataset" not in given and other_images(scorer.note, name, split.fingerprint):
+        print(
+            f"kcnn evaluate: {config.dataset} has changed: its {name} split is taken "
+            "from other images or labels than the model's was",
+            file=sys.stderr,
+        )
     began = time.perf_counter()
-    logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
+    with pipeline.reading(split):
+        logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
     seconds = time.perf_counter() - began
     scores = evaluate_logits(logits, split.labels, scorer.spec.class_names)
     result = {
@@ -110,23 +129,23 @@ def _run_scorer(path: pathlib.Path) -> _Scorer:
     note = run.read_config()
     model = load_model(run)
     return _Scorer(
-        config_of(note),
+        note,
         spec_of(note),
         lambda batches: model.predict(batches, verbose=0),
     )
 
 
-def _saved_model_scorer(path: pathlib.Path) -> _Scorer:
+def _saved_model_scorer(path: pathlib.Path, trust: bool) -> _Scorer:
     from kcnn.inference import Classifier
 
-    classifier = Classifier(path)
+    classifier = Classifier(path, trust)
 
     def score(batches: Any) -> np.ndarray:
         # Logits up to a constant; a probability that underflowed stays finite.
         tiny = np.finfo(np.float32).tiny
         return np.log(np.maximum(classifier.probabilities_of_batches(batches), tiny))
 
-    return _Scorer(config_of(classifier.card), spec_of(classifier.card), score)
+    return _Scorer(classifier.card, spec_of(classifier.card), score)
 
 
 def _text(result: dict[str, Any]) -> str:

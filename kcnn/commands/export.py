@@ -44,10 +44,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     run = Run(arguments[0])
     note = run.read_config()
     if not run.complete:
-        raise UsageError(
-            f"{run.path}: the run is not complete; kcnn train --resume "
-            f"--model_dir={run.path} goes on with it"
-        )
+        raise UsageError(f"{run.path}: the run is not complete; {run.how_to_go_on}")
 
     from kcnn import runtime
 

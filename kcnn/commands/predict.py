@@ -15,6 +15,7 @@ from absl.flags import FlagValues
 
 from kcnn.errors import UsageError
 from kcnn.knobs import Knob
+from kcnn.run import TRUST
 from kcnn.table import FORMATS, render
 
 USAGE = "kcnn predict [--saved_model=DIR] [--top_k=1] IMAGE|FOLDER|- ..."
@@ -29,6 +30,7 @@ FLAGS = {
     "top_k": Knob(
         "predict", 1, "how many classes to name an image", low=1, high=1000, kind=int
     ),
+    "trust": Knob("predict", False, TRUST, kind=bool),
     "format": Knob("predict", "table", "form of the output", choices=FORMATS),
 }
 
@@ -55,7 +57,7 @@ def main(values: FlagValues, arguments: list[str]) -> int:
     from kcnn.inference import Classifier, newest_export
 
     place = values.saved_model or newest_export(pathlib.Path("saved_models"))
-    classifier = Classifier(place)
+    classifier = Classifier(place, trust=bool(values.trust))
     top_k = min(values.top_k or 1, len(classifier.class_names))
     rows: list[dict[str, Any]] = []
     bad = 0

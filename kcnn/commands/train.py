@@ -5,21 +5,25 @@ A knob's value is its default, else that of --experiment or --config, else the f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from absl.flags import FlagValues
 
 from kcnn import flags, tensorboard
 from kcnn.config import Config, overlay
-from kcnn.errors import RunError, UsageError
+from kcnn.errors import Fault, RunError, UsageError, in_one_line
 from kcnn.experiments import EXPERIMENTS, settings_of
+from kcnn.interruption import stops_with
 from kcnn.knobs import Knob, show
+from kcnn.locks import FolderLock
 from kcnn.progress import Progress
 from kcnn.run import EXPORT_DIR, Run, config_of, export_base, new_model_dir
 
@@ -49,6 +53,12 @@ FLAGS = {
     ),
 }
 
+_RUNS = "runs"
+
+# Checkpoints that cost more are pointed out, except in a run that is over at once.
+_CHECKPOINTS_PART = 0.03
+_SECONDS_THAT_MATTER = 60.0
+
 define_knobs = flags.define_knobs
 
 
@@ -57,12 +67,53 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     if arguments:
         raise UsageError(f"{arguments[0]}: unexpected; flags are given as --name=value")
     if values.resume:
-        run, config, note = _run_to_resume(values)
-        experiment, export_to = note["experiment"], note.get("export_base")
+        path = _path_to_resume(values)
     else:
         config = Config.from_dict(_settings(values))
-        experiment, export_to = values.experiment or None, None
-        run = _new_run(values, _name(config, experiment))
+        path = _new_path(values, _name(config, values.experiment or None))
+    _check_writable(path)
+    run = Run(path)
+    with FolderLock(path, "kcnn train"), stops_with(lambda: run.how_to_go_on):
+        run.remove_unfinished()
+        with _faults_with_advice(run):
+            if values.resume:
+                _go_on(values, run)
+            else:
+                _begin(values, run, config)
+
+
+@contextlib.contextmanager
+def _faults_with_advice(run: Run) -> Iterator[None]:
+    """Say how to go on after a fault, where the run has come to a checkpoint."""
+    try:
+        yield
+    except (Fault, OSError) as error:
+        if not run.state.exists() or isinstance(error, BrokenPipeError):
+            raise
+        raise Fault(f"{in_one_line(error)}; {run.how_to_go_on}") from error
+
+
+def _begin(values: FlagValues, run: Run, config: Config) -> None:
+    _check_free(run, bool(values.overwrite))
+    repeats = None
+    if values.config and "dataset" not in flags.knobs_given(values):
+        repeats = _read_note(pathlib.Path(values.config))
+    _train(values, run, config, values.experiment or None, None, repeats)
+
+
+def _go_on(values: FlagValues, run: Run) -> None:
+    config, note = _run_to_resume(values, run)
+    _train(values, run, config, note["experiment"], note.get("export_base"))
+
+
+def _train(
+    values: FlagValues,
+    run: Run,
+    config: Config,
+    experiment: str | None,
+    export_to: str | None,
+    repeats: dict[str, Any] | None = None,
+) -> None:
     if export_to is None or any(
         flags.is_given(values, name) for name in ("export_dir", "export_name")
     ):
@@ -91,6 +142,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
                 "export_base": export_to,
             },
             resume=bool(values.resume),
+            repeats=repeats,
             on_epoch=log,
         )
     pictures.draw(run, config, trained)
@@ -106,18 +158,18 @@ def _settings(values: FlagValues) -> dict[str, Any]:
     if values.experiment:
         base = settings_of(values.experiment)
     elif values.config:
-        base = _settings_in_file(pathlib.Path(values.config))
+        base = dict(_read_note(pathlib.Path(values.config))["config"])
     return overlay(base, flags.knobs_given(values))
 
 
-def _settings_in_file(path: pathlib.Path) -> dict[str, Any]:
+def _read_note(path: pathlib.Path) -> dict[str, Any]:
     try:
         note = json.loads(path.read_text())
-        if isinstance(note, dict) and isinstance(note.get("config"), dict):
-            return dict(note["config"])
+        if all(isinstance(note[key], dict) for key in ("config", "data")):
+            return note
     except FileNotFoundError:
         raise UsageError(f"--config={path}: no such file") from None
-    except (ValueError, OSError):
+    except (ValueError, OSError, TypeError, KeyError):
         pass  # said below
     raise UsageError(f"--config={path}: not a config.json as kcnn train writes it")
 
@@ -131,30 +183,39 @@ def _name(config: Config, experiment: str | None) -> str:
     return re.sub(r"[^\w.-]+", "_", f"{data}-{config.model}")
 
 
-def _new_run(values: FlagValues, name: str) -> Run:
-    path = pathlib.Path(values.model_dir or new_model_dir(pathlib.Path("runs"), name))
-    run = Run(path)
-    if run.exists and not values.overwrite:
+def _new_path(values: FlagValues, name: str) -> pathlib.Path:
+    if values.model_dir:
+        return pathlib.Path(values.model_dir)
+    _check_writable(pathlib.Path(_RUNS))
+    return new_model_dir(pathlib.Path(_RUNS), name)
+
+
+def _check_free(run: Run, overwrite: bool) -> None:
+    """Refuse to write over a run, or over files of someone else."""
+    if run.exists and not overwrite:
         raise UsageError(
-            f"--model_dir={path}: there is a run already; give another folder, "
+            f"--model_dir={run.path}: there is a run already; give another folder, "
             "--overwrite to replace it or --resume to go on with it"
         )
-    if run.files() and not values.overwrite:
+    if run.files() and not overwrite:
         raise UsageError(
-            f"--model_dir={path}: {run.files()[0]} is in the way, of no run of kcnn; "
-            "give another folder, or --overwrite to replace it"
+            f"--model_dir={run.path}: {run.files()[0]} is in the way, of no run of "
+            "kcnn; give another folder, or --overwrite to replace it"
         )
-    _check_writable(path)
-    return run
 
 
-def _run_to_resume(values: FlagValues) -> tuple[Run, Config, dict[str, Any]]:
+def _path_to_resume(values: FlagValues) -> pathlib.Path:
     if not values.model_dir:
         raise UsageError("--resume: say which run to go on with: --model_dir=DIR")
     for other in ("overwrite", "config"):
         if values[other].value:
             raise UsageError(f"--resume and --{other}: give one of them")
     run = Run(values.model_dir)
+    run.read_config()  # refuses a folder without a run
+    return run.path
+
+
+def _run_to_resume(values: FlagValues, run: Run) -> tuple[Config, dict[str, Any]]:
     note = run.read_config()
     if run.complete:
         raise UsageError(f"--resume: the run in {run.path} is complete")
@@ -168,8 +229,7 @@ def _run_to_resume(values: FlagValues) -> tuple[Run, Config, dict[str, Any]]:
             )
     if values.experiment and values.experiment != note["experiment"]:
         raise UsageError(f"--resume: the run's experiment is {note['experiment']}")
-    _check_writable(run.path)
-    return run, config, note
+    return config, note
 
 
 def _export_base(values: FlagValues, name: str) -> str:
@@ -228,8 +288,14 @@ def _conclude(progress: Progress, result: dict[str, Any], page: pathlib.Path) ->
         f"{timing['train_seconds']:.1f} s training "
         f"({timing['images_per_second']:,.0f} images/s), "
         f"{timing['test_seconds']:.1f} s testing, "
+        f"{timing['checkpoint_seconds']:.1f} s writing checkpoints, "
         f"{timing['total_seconds']:.1f} s in all",
     )
+    part = timing["checkpoint_seconds"] / timing["train_seconds"]
+    if part > _CHECKPOINTS_PART and timing["train_seconds"] > _SECONDS_THAT_MATTER:
+        progress.note(
+            "", f"checkpoints took {part:.0%} of the training: raise --checkpoint_every"
+        )
     if result["export"]:
         progress.note("model", result["export"]["path"])
         progress.note(

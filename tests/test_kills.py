@@ -1,0 +1,112 @@
+"""SIGKILL at any moment of a real training, then --resume: as if nothing had been."""
+
+import csv
+import json
+import random
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_npz
+from tests.killing import Killer
+
+# Everything that has a state: order, augmentation, dropout, Adam's moments, schedule,
+# averages, best weights, counters; a checkpoint after every call of the loop.
+RECIPE = [
+    "--dataset=npz:stripes.npz",
+    "--model=mlp",
+    "--dense_units=8",
+    "--dropout=0.3",
+]
+RECIPE += ["--translate=0.1", "--ema_momentum=0.9", "--keep=best", "--epochs=4"]
+RECIPE += ["--early_stopping=50", "--batch_size=16", "--checkpoint_every=0"]
+TRAIN = ["train", *RECIPE, "--model_dir=run", "--export_dir=exports", "--export_name=m"]
+RESUME = ["train", "--resume", "--model_dir=run"]
+TIMES = {"seconds", "images_per_second", "timing"}
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills")
+    write_npz(folder / "stripes.npz")
+    found = Killer(folder)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def whole(killer):
+    """What the training leaves that nobody stopped, and its number of operations."""
+    status, count = killer.run(*TRAIN)
+    assert status == 0, killer.log()
+    return result(killer.folder), count
+
+
+def result(folder):
+    """Return all that a run must leave the same, times apart."""
+    run = folder / "run"
+    with np.load(run / "checkpoints" / "model.npz") as file:
+        weights = {name: file[name].tobytes() for name in file.files}
+    with (run / "metrics.csv").open() as file:
+        rows = [without_times(row) for row in csv.DictReader(file)]
+    with np.load(run / "predictions.npz") as file:
+        predictions = file["probabilities"].tobytes()
+    evaluation = without_times(json.loads((run / "evaluation.json").read_text()))
+    files = sorted(
+        str(path.relative_to(folder))
+        for place in ("run", "exports")
+        for path in (folder / place).rglob("*")
+    )
+    return weights, rows, predictions, evaluation, files
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+    return value
+
+
+def killed_and_resumed(killer, limits):
+    """Kill a training again and again as `limits` say, then let it end."""
+    killer.start_again()
+    kills = 0
+    for limit in [*limits, {}]:
+        begun = (killer.folder / "run" / "config.json").exists()
+        status, _ = killer.run(*(RESUME if begun else TRAIN), **limit)
+        if status == 0:
+            break
+        if status == 2:  # the kill came after the last thing written
+            assert "is complete" in killer.log().splitlines()[-1]
+            break
+        assert status == -9, killer.log()
+        kills += 1
+    return kills
+
+
+def test_killed_while_writing_in_the_middle(killer, whole):
+    """Three moments: in the training, before its end, and in the export."""
+    expected, count = whole
+    limits = [{"writes": count // 4}, {"writes": count // 3}, {"writes": count // 4}]
+    assert killed_and_resumed(killer, limits) == 3
+    assert result(killer.folder) == expected
+
+
+@pytest.mark.slow
+def test_killed_at_each_write(killer, whole):
+    expected, count = whole
+    assert count > 60
+    for number in range(count):
+        kills = killed_and_resumed(killer, [{"writes": number}])
+        assert result(killer.folder) == expected, number
+        assert kills == 1 or number > count - 10, (number, kills)
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_random_moments(killer, whole):
+    expected, _ = whole
+    rng = random.Random(0)
+    kills = 0
+    while kills < 50:
+        limits = [{"seconds": rng.uniform(0.05, 6)} for _ in range(8)]
+        kills += killed_and_resumed(killer, limits)
+        assert result(killer.folder) == expected, (kills, limits)
