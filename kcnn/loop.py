@@ -96,7 +96,9 @@ class TrainingLoop:
         self._average_weights(step)
         self._count(labels, logits, loss)
         limit = EXPLODED * math.log(labels.shape[-1])
-        first_bad = (self._bad_step < 0) & ~(loss < limit)  # NaN is not less either
+        # Not ~(loss < limit): TensorFlow makes it loss >= limit, which NaN is not.
+        is_bad = ~tf.math.is_finite(loss) | (loss > limit)
+        first_bad = (self._bad_step < 0) & is_bad
         self._bad_step.assign(tf.where(first_bad, step, self._bad_step))
         self._bad_loss.assign(tf.where(first_bad, loss, self._bad_loss))
         self._steps_done.assign_add(1)
