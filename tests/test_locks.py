@@ -140,9 +140,12 @@ with StopRequest(then_dies=True) as stop:
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=30)
     assert done.returncode == -signal.SIGINT
+    # What runs in a shell's background is started with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with StopRequest() as stop:  # a sweep has children to end first
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
     assert stop.signal_number == signal.SIGINT
+    signal.signal(signal.SIGINT, before)
