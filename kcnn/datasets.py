@@ -22,18 +22,17 @@ from kcnn.sources import MOST_CLASSES, Origin, Pool, keep, wanted_shape
 from kcnn.spec import ImageSpec
 from kcnn.splits import Split
 
-__all__ = ["Dataset", "Split", "load", "load_split"]
+__all__ = ["Dataset", "Split", "TrainingData", "load", "load_split", "load_training"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """What a run needs of a data set.
+class TrainingData:
+    """What training needs of a data set.
 
     Attributes:
         spec: shape of the images; class names, with --extra_class at the end.
         train: the training images.
         validation: set aside from them, or given, or None.
-        test: read once, at the end.
         skipped: name and reason of each file left out.
         notes: lines to show the user.
     """
@@ -41,9 +40,15 @@ class Dataset:
     spec: ImageSpec
     train: Split
     validation: Split | None
-    test: Split
     skipped: list[tuple[str, str]]
     notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(TrainingData):
+    """What a run needs of a data set: `test` is read once, at the end."""
+
+    test: Split
 
 
 def load(config: Config) -> Dataset:
@@ -52,6 +57,20 @@ def load(config: Config) -> Dataset:
     Raises:
         UsageError: the data set cannot be had, or not with these flags; one line.
     """
+    training, test = _load(config, ("train", "validation", "test"))
+    assert test is not None  # there always is one, given or set aside
+    return Dataset(**vars(training), test=test)
+
+
+def load_training(config: Config) -> TrainingData:
+    """Load what a search may see: the splits that `load` returns, without the test.
+
+    A test split of the data set's own is not even read. Raises what `load` raises.
+    """
+    return _load(config, ("train", "validation"))[0]
+
+
+def _load(config: Config, wanted: tuple[str, ...]) -> tuple[TrainingData, Split | None]:
     origin = _open(config, None)
     default = KNOBS["test_fraction"].default
     if "test" in origin.splits and config.test_fraction != default:
@@ -59,16 +78,16 @@ def load(config: Config) -> Dataset:
             f"--test_fraction changes nothing: {config.dataset} has a test split"
         )
     spec = ImageSpec(*origin.shape, _with_extra_class(origin, config.extra_class))
-    parts = _read(origin, config, ("train", "validation", "test"))
+    parts = _read(origin, config, wanted)
     _check_strict(origin, config)
-    return Dataset(
+    training = TrainingData(
         spec,
         parts["train"],
         parts.get("validation"),
-        parts["test"],
         origin.skipped,
         origin.notes + _notes(origin, config, parts),
     )
+    return training, parts.get("test")
 
 
 @dataclasses.dataclass(frozen=True)

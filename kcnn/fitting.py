@@ -12,7 +12,7 @@ import numpy as np
 
 from kcnn import checkpoint
 from kcnn.config import Config
-from kcnn.datasets import Dataset
+from kcnn.datasets import TrainingData
 from kcnn.errors import Interrupted, RunError
 from kcnn.evaluation import quick_scores
 from kcnn.interruption import StopRequest
@@ -54,7 +54,7 @@ class Fitting:
         data: the splits.
         loop: a fresh model's loop.
         schedule: the learning rate that loop's optimizer follows.
-        run: where metrics.csv and checkpoints go.
+        run: where metrics.csv and checkpoints go; None: nothing is written.
         progress: what the user sees.
         on_epoch: called with each row of metrics.csv when it is written.
     """
@@ -62,10 +62,10 @@ class Fitting:
     def __init__(
         self,
         config: Config,
-        data: Dataset,
+        data: TrainingData,
         loop: TrainingLoop,
         schedule: Schedule,
-        run: Run,
+        run: Run | None,
         progress: Progress,
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
     ):
@@ -84,7 +84,7 @@ class Fitting:
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if the run has come to one."""
-        if not self.run.state.exists():
+        if self.run is None or not self.run.state.exists():
             return
         arrays, note = checkpoint.load(self.run.state)
         try:
@@ -99,7 +99,7 @@ class Fitting:
 
         Raises:
             RunError: the loss is not a finite number.
-            Interrupted: a signal came; the state is saved.
+            Interrupted: a signal came; the state is saved, if there is a run.
         """
         start = self.loop.steps_done
         batches = iter(
@@ -170,7 +170,8 @@ class Fitting:
             row |= {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
             self._compare_with_best(row)
         self.history.rows.append(row)
-        self.run.write_metrics(self.history.rows)
+        if self.run is not None:
+            self.run.write_metrics(self.history.rows)
         if self.on_epoch is not None:
             self.on_epoch(row)
         last = epoch + 1 == self.config.epochs or self.history.stopped_early
@@ -208,6 +209,8 @@ class Fitting:
             history.stopped_early = True
 
     def _save(self) -> None:
+        if self.run is None:
+            return
         arrays = {"state": self.loop.state(), "best": self.best_weights}
         checkpoint.save(self.run.state, arrays, dataclasses.asdict(self.history))
         self._saved = time.monotonic()
@@ -225,12 +228,10 @@ class Fitting:
         return (self.config.epochs * self.steps - done) * self._seconds_a_step
 
     def _interrupted(self, epoch: int, number: int) -> Interrupted:
-        name = signal.Signals(number).name
-        return Interrupted(
-            f"stopped by {name} in epoch {epoch + 1}; to go on: kcnn train --resume "
-            f"--model_dir={self.run.path}",
-            number,
-        )
+        said = f"stopped by {signal.Signals(number).name} in epoch {epoch + 1}"
+        if self.run is not None:
+            said += f"; to go on: kcnn train --resume --model_dir={self.run.path}"
+        return Interrupted(said, number)
 
     def _divergence(self, step: int, what: str = "loss at") -> str:
         rate = float(self.schedule(max(step - 1, 0)))
@@ -239,8 +240,11 @@ class Fitting:
         )
         if step == 0:
             advice = "no step was taken yet, so look at --precision and the data"
-        return (
+        said = (
             f"diverged: the {what} step {step} is not a finite number (epoch "
-            f"{step // self.steps + 1}), learning rate {rate:.3g}; {advice}; the "
-            f"{len(self.history.rows)} epochs before are kept in {self.run.path}"
+            f"{step // self.steps + 1}), learning rate {rate:.3g}; {advice}"
         )
+        if self.run is not None:
+            epochs = len(self.history.rows)
+            said += f"; the {epochs} epochs before are kept in {self.run.path}"
+        return said
