@@ -10,6 +10,7 @@ import sys
 COMMANDS = {
     "train": "train, test, picture and export one model",
     "sweep": "train a model for every combination of several values",
+    "tune": "search for the best values of knobs on validation images",
     "evaluate": "test a run or a SavedModel on any data set and split",
     "compare": "rank runs over their random seeds and say which is better",
     "predict": "label image files with a SavedModel",

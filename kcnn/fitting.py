@@ -161,13 +161,14 @@ class Fitting:
             "accuracy": totals.accuracy,
             "val_loss": None,
             "val_accuracy": None,
+            "val_macro_f1": None,
             "learning_rate": float(self.schedule(self.loop.steps_done - 1)),
             "seconds": seconds,
             "images_per_second": len(self.data.train) / seconds,
         }
         if self.data.validation is not None:
             scores = self._validate()
-            row |= {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
+            row |= {f"val_{name}": score for name, score in scores.items()}
             self._compare_with_best(row)
         self.history.rows.append(row)
         if self.run is not None:

@@ -79,15 +79,16 @@ def _cgroup(name: str) -> str:
 
 
 class FolderLock:
-    """Within a `with` block, no other sweep writes in the folder.
+    """Within a `with` block, no other sweep, or what `of` names, writes in the folder.
 
     The lock is the system's own (flock), which ends with the processes that hold it:
     a lock file that a killed sweep left locks nothing. `descriptor` is handed to the
     children, which hold the lock too.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, of: str = "sweep"):
         self._folder = folder
+        self._of = of
         self._file: IO[str] | None = None
 
     @property
@@ -97,7 +98,7 @@ class FolderLock:
         return self._file.fileno()
 
     def __enter__(self) -> FolderLock:
-        self._file = (self._folder / ".sweep.lock").open("a+")
+        self._file = (self._folder / f".{self._of}.lock").open("a+")
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not self._taken():
             self._file.seek(0)
@@ -105,14 +106,14 @@ class FolderLock:
             if _lives(owner):
                 self._file.close()
                 raise UsageError(
-                    f"--model_dir={self._folder}: a sweep is running there already "
-                    f"(process {owner})"
+                    f"--model_dir={self._folder}: a {self._of} is running there "
+                    f"already (process {owner})"
                 )
             if time.monotonic() > deadline:
                 self._file.close()
                 raise UsageError(
-                    f"--model_dir={self._folder}: runs of a sweep that was killed are "
-                    "still going there; wait for them or end them"
+                    f"--model_dir={self._folder}: runs of a {self._of} that was killed "
+                    "are still going there; wait for them or end them"
                 )
             time.sleep(0.1)
         self._file.truncate(0)
