@@ -127,6 +127,13 @@ class Journal:
         """Write a trial's record, whole or not at all."""
         write_json(self._path(record.trial), dataclasses.asdict(record))
 
+    def heard(self, trial: str) -> float | None:
+        """Return when a trial's record was last written, in seconds since 1970."""
+        try:
+            return self._path(trial).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def all(self) -> list[Record]:
         """Return every record in the order of the trials."""
         names = sorted((path.stem for path in self._trials.glob("*.json")), key=int)

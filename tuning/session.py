@@ -77,6 +77,7 @@ class Folder:
         self.report = path / "report.html"
         self.retrained = path / "retrained"
         self.trials = path / "trials"
+        self.logs = path / "workers"
 
     def begin(
         self, space: Space, settings: Settings, command: str, overwrite: bool
@@ -89,9 +90,7 @@ class Folder:
         Raises:
             UsageError: another search is there, and may not be replaced.
         """
-        identity = json.loads(
-            json.dumps(settings.identity() | {"space": space.to_dict()})
-        )
+        identity = _identity(space, settings)
         difference = self._difference(identity)
         if difference is None:
             return True
@@ -112,6 +111,15 @@ class Folder:
         }
         write_json(self.note, note)
         return False
+
+    def check(self, space: Space, settings: Settings) -> None:
+        """Raise UsageError if another search is here, or none yet, for a worker."""
+        difference = self._difference(_identity(space, settings))
+        if difference is not None:
+            raise UsageError(
+                f"--model_dir={self.path}: not this search"
+                f" ({difference or 'there is none yet: start the chief first'})"
+            )
 
     def _difference(self, identity: Mapping[str, Any]) -> str | None:
         """Return how another search differs, "" without one, None for this one."""
@@ -135,13 +143,19 @@ class Folder:
 
     def _clear(self) -> None:
         """Remove what a search writes, and nothing else."""
-        for path in (self.trials, self.plots, self.retrained):
+        for path in (self.trials, self.plots, self.retrained, self.logs):
             if path.exists():
                 shutil.rmtree(path)
         for name in ("trials.csv", "trials.json"):
             (self.path / name).unlink(missing_ok=True)
         for path in (self.note, self.oracle, self.result, self.report):
             path.unlink(missing_ok=True)
+
+
+def _identity(space: Space, settings: Settings) -> dict[str, Any]:
+    """Return what makes a search this one, in the form that JSON gives back."""
+    identity = settings.identity() | {"space": space.to_dict()}
+    return dict(json.loads(json.dumps(identity)))
 
 
 def _space_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from tuning.pruning import is_hopeless
 from tuning.space import Space
 from tuning.workbench import Workbench
 
+_BEAT_SECONDS = 10.0  # between two records of a trial under way: a sign of life
 _MOST_ATTEMPTS = 3  # a trial that kills its process each time must come to an end
 
 _KEPT = (
@@ -135,6 +136,9 @@ class Trainer:
 
         def on_epoch(row: dict[str, Any]) -> None:
             rows.append({name: row[name] for name in _KEPT})
+            heard = self.journal.heard(record.trial)
+            if heard is None or time.time() - heard > _BEAT_SECONDS:
+                self.journal.write(record)
             if len(rows) < config.epochs:
                 self._check(record, rows)
 

@@ -11,6 +11,7 @@ import pathlib
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from absl.flags import FlagValues
@@ -21,6 +22,8 @@ from kcnn.jobs import FolderLock
 from kcnn.knobs import Knob
 
 if TYPE_CHECKING:
+    from kcnn.scheduler import Board
+    from tuning.journal import Record
     from tuning.session import Folder, Session, Settings
     from tuning.space import Space
 
@@ -107,6 +110,15 @@ FLAGS = {
         high=100,
         kind=int,
     ),
+    "workers": Knob(
+        "tune",
+        1,
+        "processes that run trials, on this machine; with keras-tuner's environment "
+        "variables on several, see README",
+        low=1,
+        high=256,
+        kind=int,
+    ),
     "model_dir": Knob(
         "tune", "", "folder of the search (default: runs/tune-DATASET-MODEL-TUNER)"
     ),
@@ -140,15 +152,41 @@ def main(values: FlagValues, arguments: list[str]) -> None:
 
     runtime.start_tensorflow()
     _silence_retracing()
+    from tuning import workers
     from tuning.session import Folder, Settings
 
     settings = Settings(**settings_given)
     folder = Folder(pathlib.Path(values.model_dir or _default_folder(space, settings)))
+    role = workers.role()
+    if role and flags.is_given(values, "workers"):
+        raise UsageError("--workers and KERASTUNER_TUNER_ID: give one of them")
+    if role == "worker":
+        folder.check(space, settings)
+        _search(space, settings, folder, lambda session, on_end: session.tuner.search())
+        return
     folder.path.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder.path, "search"):
+    with FolderLock(folder.path, "search") as lock:
         command = shlex.join(["kcnn", *sys.argv[1:]])
         folder.begin(space, settings, command, bool(values.overwrite))
-        _search(space, settings, folder)
+
+        def run(session: Session, on_end: Callable[[Record], None]) -> None:
+            count = _value(values, "workers")
+            if role is None and count == 1:
+                session.tuner.search()
+                return
+            clock, address = session.tuner.clock, workers.address()
+            chief = workers.Chief(
+                session.oracle, session.journal, clock, on_end, address
+            )
+            if role == "chief":
+                chief.serve()
+            else:
+                chief.run_workers(count, sys.argv[2:], folder.logs, lock)
+
+        session = _search(space, settings, folder, run)
+        _check(session)
+        best, seeds = _value(values, "best"), _value(values, "final_seeds")
+        _finish(session, folder, best, seeds)
 
 
 def _silence_retracing() -> None:
@@ -166,7 +204,7 @@ def _space(values: FlagValues) -> Space:
 
 
 def _settings(values: FlagValues) -> dict[str, Any]:
-    tuner = values.tuner or "random"
+    tuner = _value(values, "tuner")
     hyperband = {"factor": values.factor, "iterations": values.hyperband_iterations}
     given = {name: value for name, value in hyperband.items() if value is not None}
     if given and tuner != "hyperband":
@@ -174,17 +212,22 @@ def _settings(values: FlagValues) -> dict[str, Any]:
         raise UsageError(f"--{flag} changes nothing for --tuner={tuner}")
     if tuner == "hyperband" and flags.is_given(values, "pruning"):
         raise UsageError("--pruning changes nothing for --tuner=hyperband")
-    best = FLAGS["best"].default if values.best is None else values.best
     return {
         "tuner": tuner,
-        "objective": values.objective or "accuracy",
-        "executions": values.executions_per_trial or 1,
-        "pruning": values.pruning or "median",
+        "objective": _value(values, "objective"),
+        "executions": _value(values, "executions_per_trial"),
+        "pruning": _value(values, "pruning"),
         **given,
-        "keep": max(best, 1),
+        "keep": max(_value(values, "best"), 1),
         "max_trials": values.max_trials,
         "time_budget": _seconds(values.time_budget or ""),
     }
+
+
+def _value(values: FlagValues, name: str) -> Any:
+    """Return a flag's value, or its default."""
+    given = values[name].value
+    return FLAGS[name].default if given is None else given
 
 
 def _seconds(text: str) -> float | None:
@@ -205,10 +248,14 @@ def _default_folder(space: Space, settings: Settings) -> str:
     return "runs/" + re.sub(r"[^\w.-]+", "_", name)
 
 
-def _search(space: Space, settings: Settings, folder: Folder) -> Session:
-    """Run the search to its end, with a line a trial."""
+def _search(
+    space: Space,
+    settings: Settings,
+    folder: Folder,
+    run: Callable[[Session, Callable[[Record], None]], None],
+) -> Session:
+    """Run the search to its end by `run`, with a line a trial."""
     from tuning.board import Board
-    from tuning.journal import Record, ranked
     from tuning.objective import OBJECTIVES
     from tuning.session import open_session
 
@@ -226,7 +273,7 @@ def _search(space: Space, settings: Settings, folder: Folder) -> Session:
         done = sum(record.ended for record in records)
         board.begun(space, session.total, done, str(folder.path))
         try:
-            session.tuner.search()
+            run(session, on_end)
         except Interrupted as stopped:
             done = sum(record.ended for record in session.journal.all())
             raise Interrupted(
@@ -234,14 +281,91 @@ def _search(space: Space, settings: Settings, folder: Folder) -> Session:
                 f"{shlex.join(['kcnn', *sys.argv[1:]])}",
                 stopped.exit_status - 128,
             ) from None
-        records = session.journal.all()
-        session.journal.write_tables(records)
-        if session.oracle.refused:
-            board.note(
-                "left out", f"{session.oracle.refused} combinations: cannot be run"
-            )
-        if not ranked(records, session.objective):
-            reasons = [record.reason for record in records if record.reason]
-            last = f"; the last: {reasons[-1]}" if reasons else ""
-            raise RunError(f"none of {len(records)} trials came to its end{last}")
     return session
+
+
+def _check(session: Session) -> None:
+    """Raise RunError if no trial came to its end."""
+    from tuning.journal import ranked
+
+    records = session.journal.all()
+    session.journal.write_tables(records)
+    if not ranked(records, session.objective):
+        reasons = [record.reason for record in records if record.reason]
+        last = f"; the last: {reasons[-1]}" if reasons else ""
+        raise RunError(f"none of {len(records)} trials came to its end{last}")
+
+
+def _finish(session: Session, folder: Folder, best: int, seeds: int) -> None:
+    """Train the best again and test it, if so asked; write the result and the page."""
+    from kcnn.files import write_json
+    from kcnn.scheduler import Board
+    from tuning.final import train_command
+    from tuning.journal import ranked
+    from tuning.report import write_report
+
+    records = session.journal.all()
+    order = ranked(records, session.objective)
+    recipes = {
+        "tuned" if best == 1 else f"tuned {i}": record
+        for i, record in enumerate(order[:best], start=1)
+    }
+    board = Board(sys.stdout)
+    if session.oracle.refused:
+        board.note("left out", f"{session.oracle.refused} combinations: cannot be run")
+    winner, result = order[0], {}
+    if recipes:
+        result = _train_again(session, folder, recipes, seeds, board)
+        winner = recipes[result["winner"]]
+    command = train_command(session.tuner.trainer.config(winner))
+    result |= {"trial": winner.number, "command": command}
+    write_json(folder.result, result)
+    page = write_report(folder, records, session.space, session.objective, result)
+    board.note("best", f"trial {winner.number}: {winner.told}")
+    board.note("", command)
+    board.note("table", str(folder.path / "trials.csv"))
+    board.note("page", str(page))
+
+
+def _train_again(
+    session: Session,
+    folder: Folder,
+    recipes: dict[str, Record],
+    seeds: int,
+    board: Board,
+) -> dict[str, Any]:
+    """Train and test the tuned recipes and the untuned one; print what it shows."""
+    from kcnn import comparison
+    from kcnn.sweep_runner import SweepRunner
+    from tuning.final import UNTUNED, conclude, plan
+
+    baseline = session.space.baseline
+    trainer = session.tuner.trainer
+    first = baseline.random_seed + session.settings.executions  # none of the search's
+    configs = {UNTUNED: baseline}
+    configs |= {name: trainer.config(record) for name, record in recipes.items()}
+    planned = plan(configs, range(first, first + seeds))
+    runner = SweepRunner(folder.retrained, overwrite=True)
+    board.line("")
+    board.note("again", f"the best and the untuned recipe, {seeds} new seeds, tested")
+    about = {"recipes": {name: c.to_dict() for name, c in configs.items()}}
+    record = runner.run(planned, about, board, {})
+    searched = {name: r.score or 0.0 for name, r in recipes.items()}
+    result = conclude(record, searched, session.objective)
+    for images, compared in result["compared"].items():
+        board.line("")
+        board.line(f"trained on {images}:")
+        for line in comparison.FORMS["table"](compared).splitlines():
+            board.line(line)
+    board.line("")
+    show = session.objective.show
+    for name, figures in result["optimism"].items():
+        board.note(
+            "optimism",
+            f"{name}: {show(figures['search'])} in the search, "
+            f"{show(figures['validation'])} on validation and {show(figures['test'])} "
+            "on test images with new seeds",
+        )
+    for note in result["notes"]:
+        board.note("", note)
+    return result
