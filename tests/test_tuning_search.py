@@ -96,7 +96,9 @@ def test_a_trial_is_what_kcnn_train_does(kcnn, npz, tmp_path):
 
 def test_a_trial_that_diverges_is_failed_with_its_reason(npz, tmp_path):
     texts = {"learning_rate": "0.001,100", "optimizer": "sgd", "dense_units": "64,64"}
-    records = search(npz, tmp_path, {**texts, "schedule": "constant"}, tuner="grid")
+    texts |= {"schedule": "constant", "dropout": "0", "weight_decay": "5"}
+    texts |= {"epochs": "50"}  # of weights times 1 - 100 * 5 a step
+    records = search(npz, tmp_path, texts, tuner="grid", pruning="none")
     by_rate = {}
     for record in records:
         by_rate.setdefault(record.values["learning_rate"], []).append(record)

@@ -45,26 +45,26 @@ def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
             _declare(hp, name, domain)
             continue
         parent, values = condition
-        with hp.conditional_scope(parent, [_encoded(v) for v in values]):
+        with hp.conditional_scope(parent, [encoded(v) for v in values]):
             _declare(hp, name, domain)
     return hp
 
 
 def _declare(hp: keras_tuner.HyperParameters, name: str, domain: Domain) -> None:
     if isinstance(domain, Choices):
-        hp.Choice(name, [_encoded(value) for value in domain.values])
+        hp.Choice(name, [encoded(value) for value in domain.values])
         return
     kind = hp.Int if domain.whole else hp.Float
     sampling = "log" if domain.log else "linear"
     kind(name, domain.low, domain.high, sampling=sampling)
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
     """Return what keras-tuner can hold: it knows no tuples, and mixes up booleans."""
     return show(value) if isinstance(value, tuple | bool) else value
 
 
-def decoded(space: Space, encoded: Mapping[str, Any]) -> Values:
+def decoded(space: Space, given: Mapping[str, Any]) -> Values:
     """Return keras-tuner's values as Config's, in the order of the space.
 
     Numbers drawn from a span lose the digits that do not matter. Names that are not
@@ -72,9 +72,9 @@ def decoded(space: Space, encoded: Mapping[str, Any]) -> Values:
     """
     values = {}
     for name, domain in space.domains.items():
-        if name not in encoded:
+        if name not in given:
             continue
-        value = encoded[name]
+        value = given[name]
         if isinstance(domain, Span):
             values[name] = domain.rounded(value)
         else:
@@ -188,7 +188,7 @@ class Durable(keras_tuner.Oracle):
     def _as_run(self, values: Values) -> Values:
         """Return values as the trial has them, so that equal trials are equal."""
         own = decoded(self.searched, values)
-        return values | {name: _encoded(value) for name, value in own.items()}
+        return values | {name: encoded(value) for name, value in own.items()}
 
     def _is_new(self, values: Values) -> bool:
         """Whether values can be run and were neither tried nor refused before."""

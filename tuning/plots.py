@@ -18,6 +18,7 @@ from tuning.journal import Record, ranked
 from tuning.objective import Objective
 from tuning.space import Choices, Domain, Space, Span
 
+_PANEL_POINTS = 170  # width of a panel, for its labels
 _COLORS = "viridis"  # as dark as the score is good, so that grey shows it too
 
 
@@ -63,7 +64,7 @@ def best_so_far(records: Sequence[Record], objective: Objective, path: Path) -> 
             )
         axes.set(xlabel=f"time of the search ({name})", ylabel=_label(objective))
         axes.grid(True)
-        axes.legend(frameon=False, loc="best")
+        figure.legend(loc="outside upper center", ncols=4, frameon=False)
 
 
 def by_knob(
@@ -79,13 +80,14 @@ def by_knob(
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     with drawing(path, (2.9 * columns + 0.4, 2.5 * rows + 0.2)) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        panels = [axes for row in grid for axes in row]
         for name, axes in zip(names, panels, strict=False):
             _knob_panel(axes, used, name, space.domains[name], objective)
             if importance:
                 mean, deviation = importance.by_knob[name]
                 axes.set_title(f"importance {mean:.2f} ± {deviation:.2f}", fontsize=9)
-        for axes in list(panels)[len(names) :]:
+        for axes in panels[len(names) :]:
             axes.axis("off")
         figure.supylabel(_label(objective), fontsize=9)
 
@@ -106,8 +108,10 @@ def _knob_panel(
     if isinstance(domain, Span):
         axes.plot([r.values[name] for r in own], scores, "o", **style)
         if domain.log:
-            axes.set_xlim(domain.low, domain.high)
             log_scale(axes, "x")
+            axes.set_xlim(domain.low, domain.high)
+            ends = (domain.low, math.sqrt(domain.low * domain.high), domain.high)
+            axes.set_xticks(ends, [f"{n:.2g}" for n in ends])
         return
     places = [domain.values.index(r.values[name]) for r in own]
     axes.plot(places, scores, "o", **style)
@@ -115,10 +119,10 @@ def _knob_panel(
         at = [s for p, s in zip(places, scores, strict=True) if p == place]
         middle = statistics.median(at)
         axes.hlines(middle, place - 0.25, place + 0.25, color=VERMILION, linewidth=1.5)
-    labels = [
-        fit(show(value) or "none", 150 / len(domain.values)) for value in domain.values
-    ]
-    axes.set_xticks(range(len(labels)), labels)
+    size = 9 if len(domain.values) < 4 else 7
+    room = _PANEL_POINTS / len(domain.values)
+    labels = [fit(show(value) or "none", room, size) for value in domain.values]
+    axes.set_xticks(range(len(labels)), labels, fontsize=size)
     axes.set_xlim(-0.5, len(labels) - 0.5)
 
 

@@ -65,7 +65,8 @@ def write_report(
                 records, key=lambda r: (order.get(r.trial, len(order)), r.number)
             )
         ],
-        "result": result,
+        "command": result["command"],
+        "compared_by": result.get("compared") or {},
         "optimism": [
             (
                 name,

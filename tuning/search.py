@@ -5,15 +5,20 @@ from __future__ import annotations
 import pathlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from kcnn.errors import Interrupted
+from kcnn.config import KNOBS, Config
+from kcnn.errors import Interrupted, UsageError
 from kcnn.interruption import StopRequest
-from tuning.journal import Record
-from tuning.oracles import Durable, decoded
+from kcnn.knobs import parse
+from tuning.final import flags_of
+from tuning.journal import Record, ranked
+from tuning.oracles import Durable, decoded, encoded
 from tuning.trial import OutOfTime, Trainer
 
 _IDLE_SECONDS = 0.5
@@ -46,6 +51,26 @@ class Clock:
     def is_over(self) -> bool:
         """Whether the time is over."""
         return self.left == 0
+
+
+def config_of(hyperparameters: Mapping[str, Any]) -> Config:
+    """Return the Config of what `KcnnTuner.get_best_hyperparameters` returned.
+
+    Args:
+        hyperparameters: its get_config(), as TFX hands it to run_fn.
+
+    Raises:
+        UsageError: it is of another tuner.
+    """
+    values = keras_tuner.HyperParameters.from_config(dict(hyperparameters)).values
+    settings = {}
+    for name, value in values.items():
+        if name not in KNOBS:
+            raise UsageError(f"hyperparameters: {name} is no knob of kcnn")
+        knob = KNOBS[name]
+        text = isinstance(value, str)
+        settings[name] = parse(knob, value) if text else value
+    return Config.from_dict(settings)
 
 
 class KcnnTuner(BaseTuner):
@@ -125,6 +150,23 @@ class KcnnTuner(BaseTuner):
             bracket=given.get("tuner/bracket"),
             rung=given.get("tuner/round"),
         )
+
+    def get_best_hyperparameters(
+        self, num_trials: int = 1
+    ) -> list[keras_tuner.HyperParameters]:
+        """Return what the best trials that came to their end were made of.
+
+        Every knob that is not at its default is among the values, those that were
+        fixed and Hyperband's epochs too: `config_of` makes a Config of them again.
+        """
+        found = []
+        records = self.trainer.journal.all()
+        for record in ranked(records, self.trainer.objective)[:num_trials]:
+            hp = keras_tuner.HyperParameters()
+            for name, value in flags_of(self.trainer.config(record)).items():
+                hp.Fixed(name, encoded(value))
+            found.append(hp)
+        return found
 
     def save(self) -> None:
         """Write nothing: the oracle keeps all that there is to keep."""

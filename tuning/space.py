@@ -156,17 +156,22 @@ def read_space(path: pathlib.Path) -> dict[str, Domain]:
         raise UsageError(f"--space={path}: no such file") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"--space={path}: cannot be read: {error}") from None
+    return domains_of(content, f"--space={path}")
+
+
+def domains_of(content: Any, where: str) -> dict[str, Domain]:
+    """Return the domains in the content of such a file; `where` it is, for errors."""
     if not isinstance(content, dict):
-        raise UsageError(f"--space={path}: expected an object, knob: values")
+        raise UsageError(f"{where}: expected an object, knob: values")
     domains = {}
     for name, value in content.items():
         if name not in KNOBS:
             hint = did_you_mean(name, KNOBS)
-            raise UsageError(f"--space={path}: unknown knob {name!r}{hint}")
+            raise UsageError(f"{where}: unknown knob {name!r}{hint}")
         try:
             domains[name] = parse_domain(KNOBS[name], _as_typed(KNOBS[name], value))
         except ValueError as error:
-            raise UsageError(f"--space={path}: {name}: {error}") from None
+            raise UsageError(f"{where}: {name}: {error}") from None
     return domains
 
 

@@ -110,6 +110,9 @@ class Chief:
         self._on_end = on_end
         self._told = {record.trial for record in journal.all() if record.ended}
         self._servicer = _Servicer(oracle)
+        # Workers are forked while it serves, which it would remark on each time.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=1),
             options=[("grpc.so_reuseport", 0)],  # two chiefs on one port: an error

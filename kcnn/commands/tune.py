@@ -104,7 +104,7 @@ FLAGS = {
     ),
     "final_seeds": Knob(
         "tune",
-        3,
+        5,
         "random seeds, not used in the search, of that training",
         low=1,
         high=100,
@@ -158,7 +158,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     settings = Settings(**settings_given)
     folder = Folder(pathlib.Path(values.model_dir or _default_folder(space, settings)))
     role = workers.role()
-    if role and flags.is_given(values, "workers"):
+    if role == "chief" and flags.is_given(values, "workers"):
         raise UsageError("--workers and KERASTUNER_TUNER_ID: give one of them")
     if role == "worker":
         folder.check(space, settings)
