@@ -351,3 +351,59 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
     with (tmp_path / "search" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == [r["status"] for r in killed]
+
+
+@pytest.mark.slow
+def test_a_whole_search_from_the_command_line(kcnn, npz, tmp_path):
+    command = ("tune", *TINY, "--best=1", "--final_seeds=2", "--epochs=3")
+    command += ("--max_trials=3", "--time_budget=5m", "--tensorboard")
+    done = kcnn(*command)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("trial ") for line in lines) == 3
+    assert any("trained on train+validation:" in line for line in lines)
+    folder = tmp_path / "search"
+    result = json.loads((folder / "result.json").read_text())
+    assert f"           {result['command']}" in lines
+    assert set(result["optimism"]["tuned"]) == {"search", "validation", "test"}
+    for compared in result["compared"].values():
+        assert {row["recipe"] for row in compared["recipes"]} == {"tuned", "untuned"}
+        assert [row["n"] for row in compared["recipes"]] == [2, 2]
+        seeds = {r["random_seed"] for row in compared["recipes"] for r in row["runs"]}
+        assert seeds == {1, 2}  # the search's was 0
+    assert "data:image/png" in (folder / "report.html").read_text()
+    assert len(list(folder.glob("tensorboard/trial-*/events*"))) == 3
+    assert len(list((folder / "trials").glob("*.npz"))) == 1
+    stamp = (folder / "retrained" / "sweep.json").stat().st_mtime_ns
+    again = kcnn(*command)
+    assert again.returncode == 0
+    assert "3 done already" in again.stdout
+    assert (folder / "retrained" / "sweep.json").stat().st_mtime_ns > stamp
+    refused = kcnn(*command, "--epochs=4")
+    assert refused.returncode == 2
+    assert "holds another search (--epochs=3, not 4)" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_ends_the_command_in_one_line(kcnn, npz, full_disk):
+    large = ("--dense_units=2048", "--dropout=0.1", "--learning_rate=0.01,0.02")
+    done = kcnn("tune", *TINY, *large, f"--model_dir={full_disk / 'search'}")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_the_package_only_this_command_is_missing(tmp_path):
+    code = "import sys; sys.modules['tuning'] = None; sys.argv = ['kcnn', {0!r}, {1!r}]"
+    code += "; from kcnn.cli import main; sys.exit(main())"
+
+    def run(*arguments):
+        command = [sys.executable, "-c", code.format(*arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    done = run("tune", "--max_trials=3")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "kcnn tune: the package tuning, which this command needs, is not installed\n"
+    )
+    assert run("models", "--format=json").returncode == 0

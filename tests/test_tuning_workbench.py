@@ -148,3 +148,15 @@ def test_refusal_names_the_knob(npz):
     config = settings(npz, model="lenet", kernel_size=31)
     assert "--kernel_size=31 does not fit" in bench.refusal(config)
     assert bench.refusal(settings(npz, model="lenet")) is None
+
+
+def test_a_shared_loop_compiled_by_xla(npz):
+    """Its table of learning rates may grow."""
+    bench = Workbench()
+    for epochs in (1, 3):
+        config = settings(
+            npz, model="mlp", dense_units=(8,), jit_compile="on", epochs=epochs
+        )
+        _, rows = fit(config, *bench.loop(config), bench.data(config))
+        assert len(rows) == epochs
+    assert bench.built == 1

@@ -79,6 +79,7 @@ class Folder:
         self.retrained = path / "retrained"
         self.trials = path / "trials"
         self.logs = path / "workers"
+        self.tensorboard = path / "tensorboard"
 
     def begin(
         self, space: Space, settings: Settings, command: str, overwrite: bool
@@ -144,7 +145,8 @@ class Folder:
 
     def _clear(self) -> None:
         """Remove what a search writes, and nothing else."""
-        for path in (self.trials, self.plots, self.retrained, self.logs):
+        own = (self.trials, self.plots, self.retrained, self.logs, self.tensorboard)
+        for path in own:
             if path.exists():
                 shutil.rmtree(path)
         for name in ("trials.csv", "trials.json"):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl.flags import FlagValues
 
-from kcnn import flags
+from kcnn import flags, tensorboard
 from kcnn.errors import Interrupted, RunError, UsageError
 from kcnn.jobs import FolderLock
 from kcnn.knobs import Knob
@@ -123,6 +123,13 @@ FLAGS = {
         "tune", "", "folder of the search (default: runs/tune-DATASET-MODEL-TUNER)"
     ),
     "overwrite": Knob("tune", False, "replace the search in --model_dir", kind=bool),
+    "tensorboard": Knob(
+        "tune",
+        False,
+        "write TensorBoard logs, with HParams, to MODEL_DIR/tensorboard; needs "
+        "the extra tensorboard",
+        kind=bool,
+    ),
 }
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -147,6 +154,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         raise UsageError(f"{arguments[0]}: unexpected; flags are given as --name=value")
     space = _space(values)
     settings_given = _settings(values)
+    if values.tensorboard:
+        tensorboard.check_installed()
 
     from kcnn import runtime
 
@@ -164,6 +173,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         folder.check(space, settings)
         _search(space, settings, folder, lambda session, on_end: session.tuner.search())
         return
+    logs = folder.tensorboard if values.tensorboard else None
     folder.path.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder.path, "search") as lock:
         command = shlex.join(["kcnn", *sys.argv[1:]])
@@ -183,7 +193,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
             else:
                 chief.run_workers(count, sys.argv[2:], folder.logs, lock)
 
-        session = _search(space, settings, folder, run)
+        session = _search(space, settings, folder, run, logs)
         _check(session)
         best, seeds = _value(values, "best"), _value(values, "final_seeds")
         _finish(session, folder, best, seeds)
@@ -253,16 +263,20 @@ def _search(
     settings: Settings,
     folder: Folder,
     run: Callable[[Session, Callable[[Record], None]], None],
+    logs: pathlib.Path | None = None,
 ) -> Session:
-    """Run the search to its end by `run`, with a line a trial."""
+    """Run the search to its end by `run`, with a line a trial and TensorBoard logs."""
     from tuning.board import Board
     from tuning.objective import OBJECTIVES
     from tuning.session import open_session
+    from tuning.tensorboard import log_trial
 
     def on_end(record: Record) -> None:
         records = session.journal.all()
         session.journal.write_tables(records)
         board.ended(record, records, session.tuner.clock.left)
+        if logs:
+            log_trial(logs, record, session.objective)
 
     board = Board(sys.stdout, OBJECTIVES[settings.objective])
     with board:
