@@ -5,7 +5,7 @@ the same order) one after the other in one process, and score them on the same
 validation images. The plain loop is what keras-tuner's documentation shows: a model
 built and compiled in each trial, model.fit with a tf.data set, its own checkpoints.
 
-    python benchmarks/tuning.py --dataset=mnist --train_size=5000 --epochs=3 --trials=20
+    python -m benchmarks.tuning --dataset=mnist --train_size=5000 --epochs=3 --trials=20
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def search_plainly(space: Space, trials: list[dict[str, Any]]) -> dict[str, Any]
                 _batches(data.train, config),
                 validation_data=_batches(data.validation, config, shuffle=False),
                 epochs=config.epochs,
+                shuffle=False,  # the data set is shuffled already
                 verbose=0,
                 **kwargs,
             )

@@ -67,6 +67,25 @@ def test_two_searches_with_one_seed_are_the_same(npz, tmp_path):
     assert outcome(one) != outcome(other)
 
 
+def test_precision_and_seed_hold_in_every_trial(npz, tmp_path, monkeypatch):
+    """keras-tuner's own loop clears the dtype policy before each trial."""
+    session = session_of(
+        npz, tmp_path, {"precision": "mixed_bfloat16"}, executions=2, max_trials=3
+    )
+    real, seen = session.bench.loop, []
+
+    def loop(config):
+        made = real(config)
+        layers = made[0].model.layers
+        names = [layer.dtype_policy.name for layer in layers if layer.weights]
+        seen.append((config.random_seed, *names))
+        return made
+
+    monkeypatch.setattr(session.bench, "loop", loop)
+    session.tuner.search()
+    assert seen == [(s, "mixed_bfloat16", "float32") for s in (0, 1)] * 3
+
+
 def test_a_trial_is_what_kcnn_train_does(kcnn, npz, tmp_path):
     """The command that a trial stands for gives its figure, second seed included."""
     records = search(npz, tmp_path / "s", executions=2, max_trials=2)
@@ -306,6 +325,10 @@ def test_another_search_in_the_folder_is_refused_by_its_first_difference(npz, tm
         with pytest.raises(UsageError) as raised:
             folder.begin(space, settings, "kcnn tune", False)
         assert words in str(raised.value)
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / ".0.json.abc").write_text("left by a kill")
+    assert folder.begin(space_of(npz), Settings(), "kcnn tune", False)
+    assert not list((tmp_path / "trials").iterdir())
     (tmp_path / "mine.txt").write_text("keep")
     assert not folder.begin(space_of(npz, epochs="9"), Settings(), "again", True)
     assert (tmp_path / "mine.txt").exists()

@@ -95,6 +95,7 @@ class Folder:
         identity = _identity(space, settings)
         difference = self._difference(identity)
         if difference is None:
+            self._sweep_up()
             return True
         if difference and not overwrite:
             raise UsageError(
@@ -142,6 +143,14 @@ class Folder:
             return dict(json.loads(self.note.read_text()))
         except (ValueError, TypeError) as error:
             raise RunError(f"{self.note}: damaged: {error}") from None
+
+    def _sweep_up(self) -> None:
+        """Remove what a kill left of files that were being written."""
+        for folder in (self.path, self.trials):
+            for path in folder.glob(".*.json.*"):
+                path.unlink()
+        for path in self.trials.glob(".*.npz.*"):
+            path.unlink()
 
     def _clear(self) -> None:
         """Remove what a search writes, and nothing else."""
