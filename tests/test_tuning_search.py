@@ -129,6 +129,18 @@ def test_a_trial_that_diverges_is_failed_with_its_reason(npz, tmp_path):
     assert "NaN" not in (tmp_path / "oracle.json").read_text()
 
 
+def test_a_kernel_larger_than_its_map_costs_no_trial(npz, tmp_path):
+    """10x10 images: two kernels of 3 leave 6x6, two of 7 leave nothing."""
+    texts = {"model": "tutorial", "filters": "2,2", "kernel_size": "3,7"}
+    texts |= {"conv_dropout": "0.1", "dropout": "0.1", "batch_norm": "0"}
+    texts |= {"learning_rate": "0.01", "dense_units": "4", "batch_size": "32"}
+    session = session_of(npz, tmp_path, texts, tuner="grid", max_trials=5)
+    session.tuner.search()
+    assert [r.values for r in session.journal.all()] == [{"kernel_size": 3}]
+    assert session.oracle.refused == 1
+    assert "--kernel_size=7 does not fit" in session.oracle.last_refusal
+
+
 def test_what_tensorflow_refuses_does_not_end_the_search(npz, tmp_path, monkeypatch):
     session = session_of(npz, tmp_path)
     real, calls = session.bench.loop, []
@@ -331,6 +343,7 @@ def test_another_search_in_the_folder_is_refused_by_its_first_difference(npz, tm
     assert not list((tmp_path / "trials").iterdir())
     (tmp_path / "mine.txt").write_text("keep")
     assert not folder.begin(space_of(npz, epochs="9"), Settings(), "again", True)
+    assert not folder.begin(space_of(npz, epochs="9"), Settings(), "again", True)
     assert (tmp_path / "mine.txt").exists()
 
 
@@ -402,6 +415,9 @@ def test_a_whole_search_from_the_command_line(kcnn, npz, tmp_path):
     assert again.returncode == 0
     assert "3 done already" in again.stdout
     assert (folder / "retrained" / "sweep.json").stat().st_mtime_ns > stamp
+    large = kcnn("tune", *TINY[:1], "--model=tutorial", "--kernel_size=7,9")
+    assert large.returncode == 2
+    assert "no combination of the space can be run" in large.stderr
     refused = kcnn(*command, "--epochs=4")
     assert refused.returncode == 2
     assert "holds another search (--epochs=3, not 4)" in refused.stderr

@@ -107,6 +107,7 @@ class Durable(keras_tuner.Oracle):
     ):
         self.searched = space
         self.refused = 0  # combinations that could not be run
+        self.last_refusal = ""  # why the last of them in this process could not
         self.closed = False  # no trial begins any more
         self._file = file
         self._refusal = refusal
@@ -194,9 +195,10 @@ class Durable(keras_tuner.Oracle):
         """Whether values can be run and were neither tried nor refused before."""
         if self._duplicate(values):
             return False
-        if self._refusal(decoded(self.searched, values)) is None:
+        reason = self._refusal(decoded(self.searched, values))
+        if reason is None:
             return True
-        self.refused += 1
+        self.refused, self.last_refusal = self.refused + 1, reason
         self._tried_so_far.add(self._compute_values_hash(values))
         return False
 

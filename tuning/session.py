@@ -94,7 +94,7 @@ class Folder:
         """
         identity = _identity(space, settings)
         difference = self._difference(identity)
-        if difference is None:
+        if difference is None and not overwrite:
             self._sweep_up()
             return True
         if difference and not overwrite:

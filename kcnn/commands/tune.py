@@ -299,11 +299,16 @@ def _search(
 
 
 def _check(session: Session) -> None:
-    """Raise RunError if no trial came to its end."""
+    """Raise UsageError if nothing can be run, RunError if no trial came to its end."""
     from tuning.journal import ranked
 
     records = session.journal.all()
     session.journal.write_tables(records)
+    if not records and session.oracle.last_refusal:
+        raise UsageError(
+            "no combination of the space can be run; the last that was looked at: "
+            f"{session.oracle.last_refusal}"
+        )
     if not ranked(records, session.objective):
         reasons = [record.reason for record in records if record.reason]
         last = f"; the last: {reasons[-1]}" if reasons else ""
