@@ -114,7 +114,12 @@ def _draw(
 
     plots.best_so_far(records, objective, folder / "best_so_far.png")
     add("best_so_far", "Best so far", "Every trial when it ended, and the best one.")
-    if len(comparable(records)) >= _FEWEST_LINES:
+    used = comparable(records)
+    only = ""
+    if used and used[0].rung is not None:
+        plural = "s" * (used[0].epochs > 1)
+        only = f" Only the {len(used)} trials of {used[0].epochs} epoch{plural}."
+    if len(used) >= _FEWEST_LINES:
         plots.by_knob(records, space, objective, importance, folder / "by_knob.png")
         caption = "Each dot is a trial; a bar is the median of a value."
         if importance:
@@ -123,7 +128,7 @@ def _draw(
                 f"shuffled; its R² on trials not seen is {importance.r2:.2f}"
             )
             caption += "." if importance.r2 > 0.2 else ": too low to believe it."
-        add("by_knob", "Score against each knob", caption)
+        add("by_knob", "Score against each knob", caption + only)
         plots.parallel_coordinates(
             records, space, objective, folder / "parallel_coordinates.png"
         )
@@ -131,7 +136,7 @@ def _draw(
             "parallel_coordinates",
             "All knobs together",
             "A line is a trial; the thick one is the best. The scale of the colors "
-            "ends at the worst tenth.",
+            f"ends at the worst tenth.{only}",
         )
     if any(record.bracket is not None for record in records):
         plots.rungs(records, objective, folder / "rungs.png")
