@@ -12,6 +12,7 @@ COMMANDS = {
     "sweep": "train a model for every combination of several values",
     "learning-curve": "train with ever more images: what would twice the data bring?",
     "find-lr": "suggest a learning rate by a range test",
+    "tune": "search for the best values of knobs on validation images",
     "evaluate": "test a run or a SavedModel on any data set and split",
     "compare": "rank runs over their random seeds and say which is better",
     "reproduce": "run published experiments again, and set them side by side",

@@ -23,18 +23,17 @@ from kcnn.sources import MOST_CLASSES, Origin, Pool, keep, wanted_shape
 from kcnn.spec import ImageSpec
 from kcnn.splits import Split
 
-__all__ = ["Dataset", "Split", "load", "load_split"]
+__all__ = ["Dataset", "Split", "TrainingData", "load", "load_split", "load_training"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """What a run needs of a data set.
+class TrainingData:
+    """What training needs of a data set.
 
     Attributes:
         spec: shape of the images; class names, with --extra_class at the end.
         train: the training images.
         validation: set aside from them, or given, or None.
-        test: read once, at the end.
         skipped: name and reason of each file left out.
         notes: lines to show the user.
     """
@@ -42,9 +41,15 @@ class Dataset:
     spec: ImageSpec
     train: Split
     validation: Split | None
-    test: Split
     skipped: list[tuple[str, str]]
     notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(TrainingData):
+    """What a run needs of a data set: `test` is read once, at the end."""
+
+    test: Split
 
 
 def load(config: Config) -> Dataset:
@@ -53,17 +58,37 @@ def load(config: Config) -> Dataset:
     Raises:
         UsageError: the data set cannot be had, or not with these flags; one line.
     """
-    origin, spec = _open_for_training(config)
-    parts = _read(origin, config, ("train", "validation", "test"))
+    training, test = _load(config, ("train", "validation", "test"))
+    assert test is not None  # there always is one, given or set aside
+    return Dataset(**vars(training), test=test)
+
+
+def load_training(config: Config) -> TrainingData:
+    """Load what a search may see: the splits that `load` returns, without the test.
+
+    A test split of the data set's own is not even read. Raises what `load` raises.
+    """
+    return _load(config, ("train", "validation"))[0]
+
+
+def _load(config: Config, wanted: tuple[str, ...]) -> tuple[TrainingData, Split | None]:
+    origin = _open(config, None)
+    default = KNOBS["test_fraction"].default
+    if "test" in origin.splits and config.test_fraction != default:
+        raise UsageError(
+            f"--test_fraction changes nothing: {config.dataset} has a test split"
+        )
+    spec = ImageSpec(*origin.shape, _with_extra_class(origin, config.extra_class))
+    parts = _read(origin, config, wanted)
     _check_strict(origin, config)
-    return Dataset(
+    training = TrainingData(
         spec,
         parts["train"],
         parts.get("validation"),
-        parts["test"],
         origin.skipped,
         origin.notes + _notes(origin, config, parts),
     )
+    return training, parts.get("test")
 
 
 def load_training_images(config: Config) -> tuple[ImageSpec, Split]:
@@ -71,10 +96,8 @@ def load_training_images(config: Config) -> tuple[ImageSpec, Split]:
 
     Raises UsageError as for `load`.
     """
-    origin, spec = _open_for_training(config)
-    parts = _read(origin, config, ("train",))
-    _check_strict(origin, config)
-    return spec, parts["train"]
+    training, _ = _load(config, ("train",))
+    return training.spec, training.train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,18 +143,6 @@ def check_classes(found: tuple[str, ...], spec: ImageSpec) -> None:
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (f" ... ({len(names)})" if len(names) > 5 else "")
-
-
-def _open_for_training(config: Config) -> tuple[Origin, ImageSpec]:
-    """Open a data set for a new model, which takes its shape and classes from it."""
-    origin = _open(config, None)
-    default = KNOBS["test_fraction"].default
-    if "test" in origin.splits and config.test_fraction != default:
-        raise UsageError(
-            f"--test_fraction changes nothing: {config.dataset} has a test split"
-        )
-    classes = _with_extra_class(origin, config.extra_class)
-    return origin, ImageSpec(*origin.shape, classes)
 
 
 def _open(config: Config, shape: Shape | None) -> Origin:

@@ -52,11 +52,7 @@ def evaluate_logits(
         "accuracy": quick["accuracy"],
         "accuracy_interval": wilson_interval(int(hits.sum()), len(labels)),
         "loss": quick["loss"],
-        "macro_f1": float(
-            sklearn.metrics.f1_score(
-                labels, predicted, average="macro", zero_division=0.0
-            )
-        ),
+        "macro_f1": quick["macro_f1"],
         "expected_calibration_error": calibration_error(bins),
         "per_class": _per_class(labels, predicted, class_names),
         "confusion_matrix": sklearn.metrics.confusion_matrix(
@@ -70,10 +66,15 @@ def evaluate_logits(
 
 
 def quick_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return accuracy and loss (mean cross-entropy in nats), for every epoch."""
+    """Return accuracy, loss (mean cross-entropy in nats) and macro F1, every epoch."""
     log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+    predicted = logits.argmax(1)
+    macro_f1 = sklearn.metrics.f1_score(
+        labels, predicted, average="macro", zero_division=0.0
+    )
     return {
-        "accuracy": float((logits.argmax(1) == labels).mean()),
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(macro_f1),
         "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
     }
 

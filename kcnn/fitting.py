@@ -11,9 +11,9 @@ import numpy as np
 
 from kcnn import checkpoint
 from kcnn.config import Config
-from kcnn.datasets import Dataset
+from kcnn.datasets import TrainingData
 from kcnn.divergence import Anchor, Diverged, are_finite
-from kcnn.errors import RunError
+from kcnn.errors import Interrupted, RunError
 from kcnn.evaluation import quick_scores
 from kcnn.history import History
 from kcnn.interruption import StopRequest, stopped_by
@@ -34,6 +34,10 @@ from kcnn.run import Run
 _CALL_SECONDS = 0.1
 _MOST_STEPS_A_CALL = 100
 
+# Between two writings of metrics.csv, which is always written whole: an epoch of a few
+# images takes milliseconds, and there may be thousands.
+_METRICS_SECONDS = 1.0
+
 
 class Fitting:
     """One run's way through its epochs.
@@ -43,18 +47,18 @@ class Fitting:
         data: the splits.
         loop: a fresh model's loop.
         schedule: the learning rate that loop's optimizer follows.
-        run: where metrics.csv and checkpoints go.
+        run: where metrics.csv and checkpoints go; None: nothing is written.
         progress: what the user sees.
-        on_epoch: called with each row of metrics.csv when it is written.
+        on_epoch: called with each row of metrics.csv at the end of its epoch.
     """
 
     def __init__(
         self,
         config: Config,
-        data: Dataset,
+        data: TrainingData,
         loop: TrainingLoop,
         schedule: Schedule,
-        run: Run,
+        run: Run | None,
         progress: Progress,
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
     ):
@@ -69,7 +73,7 @@ class Fitting:
         self.best_weights: list[np.ndarray] = []
         self.steps = steps_per_epoch(data.train, config.batch_size)
         self._seconds_a_step = 0.0
-        self._saved = time.monotonic()
+        self._saved = self._written = time.monotonic()
         self._anchor: Anchor | None = None
 
     def resume(self) -> None:
@@ -78,6 +82,8 @@ class Fitting:
         A damaged one is named, and the one before it taken. Raises RunError if that is
         damaged too, or they are not of this run.
         """
+        if self.run is None:
+            return
         found = checkpoint.load_newest((self.run.state, self.run.previous_state))
         if found is None:
             return
@@ -106,7 +112,7 @@ class Fitting:
 
         Raises:
             RunError: the training diverged.
-            Interrupted: a signal came; the state is saved.
+            Interrupted: a signal came; the state is saved, if there is a run.
         """
         with StopRequest(then_dies=True) as stop:
             while True:
@@ -140,8 +146,7 @@ class Fitting:
                 self._finish_epoch(epoch)
             if stop.signal_number is not None:
                 self._save()
-                where = f" in epoch {epoch + 1}"
-                raise stopped_by(stop.signal_number, self.run.how_to_go_on, where)
+                raise self._stopped(stop.signal_number, epoch)
 
     def _begin_epoch(self) -> None:
         self.loop.reset_totals()
@@ -159,6 +164,7 @@ class Fitting:
         """
         done = self.history.rollbacks
         if self._anchor is None or len(done) == self.config.max_rollbacks:
+            self._write_metrics()
             raise RunError(self._advice(error)) from None
         epoch = error.step // self.steps + 1
         done = [*done, {"epoch": epoch, "step": error.step, "loss": error.value}]
@@ -218,17 +224,19 @@ class Fitting:
             "accuracy": totals.accuracy,
             "val_loss": None,
             "val_accuracy": None,
+            "val_macro_f1": None,
             "learning_rate": float(self.schedule(self.loop.steps_done - 1)),
             "seconds": seconds,
             "images_per_second": len(self.data.train) / seconds,
         }
         if self.data.validation is not None:
             scores = self._validate()
-            row |= {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
+            row |= {f"val_{name}": score for name, score in scores.items()}
         is_best = self.history.add(row, self.config.early_stopping)
         if is_best and self.config.keep == "best":
             self.best_weights = self.loop.weights()
-        self.run.write_metrics(self.history.rows)
+        if time.monotonic() - self._written >= _METRICS_SECONDS:
+            self._write_metrics()
         if self.on_epoch is not None:
             self.on_epoch(row)
         last = epoch + 1 == self.config.epochs or self.history.stopped_early
@@ -255,6 +263,9 @@ class Fitting:
             self._save()
 
     def _save(self) -> None:
+        if self.run is None:
+            return
+        self._write_metrics()
         began = time.monotonic()
         arrays = {"state": self.loop.state(), "best": self.best_weights}
         note = {"now": dataclasses.asdict(self.history), "anchor": None}
@@ -264,6 +275,15 @@ class Fitting:
         checkpoint.save(self.run.state, arrays, note, keep=self.run.previous_state)
         self._saved = time.monotonic()
         self.history.checkpoint_seconds += self._saved - began
+
+    def _write_metrics(self) -> None:
+        if self.run is not None and self.history.rows:
+            self.run.write_metrics(self.history.rows)
+            self._written = time.monotonic()
+
+    def _stopped(self, signal_number: int, epoch: int) -> Interrupted:
+        advice = "its state is lost" if self.run is None else self.run.how_to_go_on
+        return stopped_by(signal_number, advice, f" in epoch {epoch + 1}")
 
     def _steps_a_call(self) -> int:
         if not self._seconds_a_step:
@@ -288,8 +308,11 @@ class Fitting:
             advice += ", or --on_divergence=rollback"
         if error.step == 0:
             advice = "no step was taken yet, so look at --precision and the data"
-        return (
+        said = (
             f"diverged: {error.cause} (epoch {error.step // self.steps + 1}), "
-            f"learning rate {rate:.3g}; {advice}; the {len(self.history.rows)} epochs "
-            f"before are kept in {self.run.path}"
+            f"learning rate {rate:.3g}; {advice}"
         )
+        if self.run is not None:
+            epochs = len(self.history.rows)
+            said += f"; the {epochs} epochs before are kept in {self.run.path}"
+        return said

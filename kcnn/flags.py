@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from absl import flags
@@ -15,17 +15,23 @@ from kcnn.knobs import By, Knob, did_you_mean, show
 
 
 class _KnobParser(flags.ArgumentParser):
-    """Reads a flag's text as the knob's type, within its bounds."""
+    """Reads a flag's text as the knob's type, within its bounds, or as `read` does."""
 
-    def __init__(self, name: str, declared: Knob):
+    def __init__(
+        self,
+        name: str,
+        declared: Knob,
+        read: Callable[[Knob, str], Any] = knobs.parse,
+    ):
         super().__init__()
         self._name = name
         self._declared = declared
+        self._read = read
 
     def parse(self, argument: Any) -> Any:
         """Return the value; raises UsageError, which absl lets through."""
         try:
-            return knobs.parse(self._declared, argument)
+            return self._read(self._declared, argument)
         except ValueError as error:
             raise UsageError(f"--{self._name}: {error}") from None
 
@@ -46,24 +52,19 @@ def define_knobs(values: flags.FlagValues, names: Iterable[str] = KNOBS) -> None
         define(values, name, KNOBS[name])
 
 
-class _ValuesParser(_KnobParser):
-    """Reads a flag's text as several values of its knob."""
-
-    def parse(self, argument: Any) -> tuple[Any, ...]:
-        """Return the values; raises UsageError, which absl lets through."""
-        try:
-            return knobs.parse_values(self._declared, argument)
-        except ValueError as error:
-            raise UsageError(f"--{self._name}: {error}") from None
-
-
 def define_knobs_of_many(
-    values: flags.FlagValues, names: Iterable[str] = KNOBS
+    values: flags.FlagValues,
+    names: Iterable[str] = KNOBS,
+    read: Callable[[Knob, str], Any] = knobs.parse_values,
 ) -> None:
-    """Define the flags of the knobs named such that each takes several values."""
+    """Define the flags of the knobs named such that each takes several values.
+
+    `read` makes of a knob and a flag's text what the flag's value is; it raises
+    ValueError for what it does not take.
+    """
     for name in names:
         declared = KNOBS[name]
-        parser = _ValuesParser(name, declared)
+        parser = _KnobParser(name, declared, read)
         serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
         flags.DEFINE(
             parser,

@@ -34,10 +34,10 @@ class FreshModel:
         Raises RunError if it cannot fit into memory.
         """
         precision = runtime.choose_precision(config.precision)
-        keras.utils.set_random_seed(config.random_seed)
         if config.deterministic:
             runtime.make_deterministic()
         estimate.check_memory(config, spec, precision.policy, runtime.has_gpu())
+        keras.utils.set_random_seed(config.random_seed)
         model = models.build_model(config, spec, policy=precision.policy)
         batches = pipeline.evaluation_batches(train, config.batch_size)
         with pipeline.reading(train):

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kcnn import memory
 from kcnn.locks import FolderLock
@@ -56,16 +56,28 @@ def _cores() -> int:
 
 
 class Job:
-    """One kcnn train in a process of its own, writing to a log file."""
+    """One kcnn train, or another command, in a process of its own with a log file.
 
-    def __init__(self, arguments: list[str], log: pathlib.Path, lock: FolderLock):
+    `environment` is added to this process's.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        log: pathlib.Path,
+        lock: FolderLock,
+        command: str = "train",
+        environment: Mapping[str, str] | None = None,
+    ):
         log.parent.mkdir(parents=True, exist_ok=True)
         self.began = time.monotonic()
         self._log = log
+        self._command = command
         with log.open("ab") as output:
             self._begin = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kcnn", "train", *arguments],
+                [sys.executable, "-m", "kcnn", command, *arguments],
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -106,13 +118,14 @@ class Job:
         """Return in one line why the process failed."""
         status = self._process.returncode
         if status == -signal.SIGKILL:
-            return "killed by SIGKILL, perhaps for want of memory: try fewer --jobs"
+            return "killed by SIGKILL, perhaps for want of memory: try fewer at a time"
         if status < 0:
             return f"killed by {signal.Signals(-status).name}; see {self._log}"
         lines = [line for line in self._text().splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith("kcnn train: ")]
+        name = f"kcnn {self._command}: "
+        told = [line for line in lines if line.startswith(name)]
         if told:
-            return told[-1].removeprefix("kcnn train: ")
+            return told[-1].removeprefix(name)
         return f"{lines[-1].strip() if lines else 'no word'}; see {self._log}"
 
     def _text(self) -> str:

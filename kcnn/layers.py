@@ -6,7 +6,10 @@ convnet's step and its dropout a quarter of the tutorial CNN's.
 
 from __future__ import annotations
 
+import math
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -55,21 +58,39 @@ class Dropout(keras.layers.Dropout):
 
     def call(self, inputs, training=False):
         """Drop values of (batch, ...) inputs of any float dtype."""
-        whole = int(self.rate * 256)
-        if not training or not self.rate or whole == 255:
+        if not training or not self.rate or self.rate >= _HIGHEST_RATE:
             return super().call(inputs, training=training)
-        x = tf.convert_to_tensor(inputs)
-        seed = tf.cast(self.seed_generator.next(), tf.int32)
-        count = tf.size(x)
-        words = tf.random.stateless_uniform(
-            [(count + 3) // 4], seed, minval=None, maxval=None, dtype=tf.uint32
-        )
-        bits = tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:count]
-        threshold = tf.constant(whole, tf.uint8)
-        rest = self.rate * 256 - whole
-        if rest:
-            another = tf.random.experimental.stateless_fold_in(seed, 1)
-            chance = tf.random.stateless_uniform([], another)
-            threshold += tf.cast(chance < rest, tf.uint8)
-        kept = tf.cast(tf.reshape(bits, tf.shape(x)) >= threshold, x.dtype)
-        return x * (kept * tf.cast(1 / (1 - self.rate), x.dtype))
+        return drop(inputs, self.seed_generator.next(), drop_numbers(self.rate))
+
+
+# With eight bits; Keras's own dropout serves above it.
+_HIGHEST_RATE = 255 / 256
+
+
+def drop_numbers(rate: float) -> np.ndarray:
+    """Return what `drop` goes by: threshold, chance of one more, scale; float32."""
+    whole = math.floor(rate * 256)
+    return np.array([whole, rate * 256 - whole, 1 / (1 - rate)], np.float32)
+
+
+def drop(inputs, seed, numbers):
+    """Drop some of (batch, ...) inputs of any float dtype and scale up the others.
+
+    Args:
+        inputs: what is dropped from.
+        seed: (2,) of any integer dtype.
+        numbers: what `drop_numbers` returns, or a tensor or variable of it.
+    """
+    x = tf.convert_to_tensor(inputs)
+    whole, rest, scale = tf.unstack(tf.convert_to_tensor(numbers))
+    seed = tf.cast(seed, tf.int32)
+    count = tf.size(x)
+    words = tf.random.stateless_uniform(
+        [(count + 3) // 4], seed, minval=None, maxval=None, dtype=tf.uint32
+    )
+    bits = tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:count]
+    another = tf.random.experimental.stateless_fold_in(seed, 1)
+    one_more = tf.random.stateless_uniform([], another) < rest
+    threshold = tf.cast(whole, tf.uint8) + tf.cast(one_more, tf.uint8)
+    kept = tf.cast(tf.reshape(bits, tf.shape(x)) >= threshold, x.dtype)
+    return x * (kept * tf.cast(scale, x.dtype))

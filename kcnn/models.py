@@ -59,13 +59,20 @@ def shorten_batch_norm(model: keras.Model, config: Config, steps: int) -> str | 
         A line for the user if anything was changed.
     """
     norms = [v for v in model.layers if isinstance(v, BatchNormalization)]
-    momentum = max(1 - 10 / steps, 0.0)
-    default = KNOBS["batch_norm_momentum"].default.defaults.get(config.model)
-    if not norms or config.batch_norm_momentum != default or momentum >= default:
+    momentum = effective_momentum(config, steps)
+    if not norms or momentum == config.batch_norm_momentum:
         return None
     for layer in norms:
         layer.momentum = momentum
     return f"batch norm's momentum is {momentum:.2g}: the run has only {steps} steps"
+
+
+def effective_momentum(config: Config, steps: int) -> float | None:
+    """Return batch norm's momentum in a run of some steps, None without batch norm."""
+    default = KNOBS["batch_norm_momentum"].default.defaults.get(config.model)
+    if not config.batch_norm or config.batch_norm_momentum != default:
+        return config.batch_norm_momentum if config.batch_norm else None
+    return min(default, max(1 - 10 / steps, 0.0))
 
 
 def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:

@@ -73,7 +73,7 @@ def train(
             `export_base`, the folder of the SavedModel's versions or nothing.
         resume: go on from the run's last checkpoint.
         repeats: the config.json of a run of the same data set that this one repeats.
-        on_epoch: called with each row of metrics.csv when it is written.
+        on_epoch: called with each row of metrics.csv at the end of its epoch.
 
     Raises:
         UsageError: the data or a combination of knobs is wrong.
