@@ -265,7 +265,6 @@ class Fitting:
     def _save(self) -> None:
         if self.run is None:
             return
-        self._write_metrics()
         began = time.monotonic()
         arrays = {"state": self.loop.state(), "best": self.best_weights}
         note = {"now": dataclasses.asdict(self.history), "anchor": None}
@@ -275,6 +274,7 @@ class Fitting:
         checkpoint.save(self.run.state, arrays, note, keep=self.run.previous_state)
         self._saved = time.monotonic()
         self.history.checkpoint_seconds += self._saved - began
+        self._write_metrics()
 
     def _write_metrics(self) -> None:
         if self.run is not None and self.history.rows:

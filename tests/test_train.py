@@ -226,7 +226,7 @@ EVERYTHING += ["--ema_momentum=0.9", "--early_stopping=110", "--class_weight=bal
     ("number", "status", "more"),
     [
         (signal.SIGINT, 130, [*TINY, "--translate=0.1"]),
-        (signal.SIGTERM, 143, EVERYTHING),
+        pytest.param(signal.SIGTERM, 143, EVERYTHING, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_keeps_the_state_and_resume_ends_as_if_nothing_had_been(
