@@ -12,7 +12,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not exhaustive'
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

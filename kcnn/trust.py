@@ -69,7 +69,12 @@ _SAVING = _names(
     """
 )
 
-_KINDS = _names("user_object function variable bare_concrete_function constant")
+# A captured tensor is one within a function, whose operations are looked at.
+_KINDS = _names(
+    """
+    user_object function variable bare_concrete_function constant captured_tensor
+    """
+)
 _OBJECTS = _names(
     """
     _generic_user_object signature_map trackable_dict_wrapper trackable_list_wrapper

@@ -17,7 +17,12 @@ from tests.test_export import CARD_TEXT, SPEC, a_model, export_model
 
 # With everything that can be in a graph that is exported.
 FULL = {
-    "tutorial": {"batch_norm": 2, "extra_conv": 4, "activation": "gelu"},
+    "tutorial": {
+        "batch_norm": 2,
+        "extra_conv": 4,
+        "extra_conv_pool": False,
+        "activation": "gelu",
+    },
     "convnet": {"activation": "leaky_relu", "standardize": "image"},
     "lenet": {"batch_norm": 1, "activation": "tanh"},
     "shallow": {"activation": "silu", "standardize": "pixel"},
