@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint clean
+.PHONY: train test test-slow lint benchmark clean
 
 train: $(VENV)/.installed
 	$(BIN)/kcnn train
@@ -18,6 +18,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+benchmark: $(VENV)/.installed
+	$(BIN)/python benchmarks/training.py $(BENCHMARK)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
