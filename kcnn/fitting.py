@@ -97,6 +97,7 @@ class Fitting:
         except (ValueError, TypeError, KeyError) as error:
             folder = self.run.state.parent
             raise RunError(f"{folder}: no state of this run: {error}") from None
+        self._write_metrics()  # it may have been killed before it wrote them
 
     def _take(
         self, state: list[np.ndarray], best: list[np.ndarray], history: dict[str, Any]

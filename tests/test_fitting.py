@@ -60,6 +60,20 @@ def test_a_signal_in_an_epochs_last_step_loses_nothing(npz, tmp_path, keep, stop
         assert [a[key] for key in keys] == [b[key] for key in keys]
 
 
+def test_a_kill_after_the_last_checkpoint_loses_no_row(npz, tmp_path):
+    """metrics.csv is written after the checkpoint: a kill can come between them."""
+    settings = {"epochs": 3, "batch_size": 128}
+    fitting = fitting_of(npz, tmp_path, **settings)
+    fitting.fit()
+    whole = fitting.run.metrics.read_text()
+    assert whole.count("\n") == 4
+    fitting.run.metrics.unlink()
+    resumed = fitting_of(npz, tmp_path, **settings)
+    resumed.resume()
+    resumed.fit()
+    assert fitting.run.metrics.read_text() == whole
+
+
 def test_steps_that_loss_scaling_leaves_out_are_counted(npz, tmp_path):
     fitting = fitting_of(npz, tmp_path / "run", epochs=2, batch_size=16)
     inner = build_optimizer(fitting.config, fitting.schedule, "float32")
