@@ -69,6 +69,11 @@ class Experiment:
     sweep: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
 
+    @property
+    def can_be_run(self) -> bool:
+        """Whether it is one training run or several."""
+        return self.stands_for is None or bool(self.sweep)
+
 
 # Every published run trained on all training images, at one learning rate, and
 # kept the weights of its last epoch (which is Config's default).

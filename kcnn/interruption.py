@@ -65,11 +65,10 @@ def stops_with(advice: Callable[[], str]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stopped_by(number: int, advice: str, where: str = "") -> Interrupted:
+def stopped_by(number: int, advice: str = "", where: str = "") -> Interrupted:
     """Return the error that names a signal and says what to do now."""
-    return Interrupted(
-        f"stopped by {signal.Signals(number).name}{where}; {advice}", number
-    )
+    said = f"stopped by {signal.Signals(number).name}{where}"
+    return Interrupted(f"{said}; {advice}" if advice else said, number)
 
 
 def _let_die() -> None:

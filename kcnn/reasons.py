@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kcnn.experiments import EXPERIMENTS, Reason
+from kcnn.experiments import Reason
+from kcnn.reproduction import AS_PUBLISHED, VARIANT
 
 # Of kcnn.reproduction_results: rows by name.
 Rows = Mapping[str, Mapping[str, Any]]
@@ -20,32 +21,37 @@ def holds(reason: Reason, rows: Rows, name: str) -> bool | None:
 
     None: figures that it needs have not been measured.
     """
-    needed = [(name, "as_published")]
-    if reason.claim == "variant_agrees":
-        needed.append((name, "variant"))
-    if reason.argument in EXPERIMENTS:
-        needed.append((reason.argument, "as_published"))
-    for row, recipe in needed:
-        measured = rows.get(row, {}).get(recipe)
-        if not measured or not measured[reason.figure]:
-            return None
-    return CLAIMS[reason.claim](reason, rows, name)
+    try:
+        return CLAIMS[reason.claim](reason, rows, name)
+    except _NotMeasuredError:
+        return None
+
+
+class _NotMeasuredError(Exception):
+    """A claim needs a figure that is not there."""
+
+
+def _measured(rows: Rows, name: str, figure: str, recipe: str = AS_PUBLISHED) -> Any:
+    """Return a figure of a row's recipe; raises _NotMeasuredError without it."""
+    found = (rows.get(name, {}).get(recipe) or {}).get(figure)
+    if found is None:
+        raise _NotMeasuredError
+    return found
 
 
 def _weights_carried_over(reason: Reason, rows: Rows, name: str) -> bool:
     """Better than a fresh run, and no better than the run it went on from."""
     published = rows[name]["reported"][reason.figure]
-    fresh = rows[name]["as_published"][reason.figure]
-    source = rows[reason.argument]["as_published"][reason.figure]
+    fresh = _measured(rows, name, reason.figure)
+    source = _measured(rows, reason.argument, reason.figure)
     return (fresh["interval"] or [0, fresh["mean"]])[1] < published <= source["mean"]
 
 
 def _not_a_number(reason: Reason, rows: Rows, name: str) -> bool:
     """Class 0 said of every image, as the largest of ten NaNs is the first."""
-    row = rows[name]
-    measured = row["as_published"]
-    everything_first = abs(row["reported"]["accuracy"] - measured["first_class_part"])
-    return row["reported"]["loss_was_nan"] and everything_first < 5e-5
+    published = rows[name]["reported"]
+    off = abs(published["accuracy"] - _measured(rows, name, "first_class_part"))
+    return published["loss_was_nan"] and off < 5e-5
 
 
 def _other_images(reason: Reason, rows: Rows, name: str) -> bool:
@@ -54,13 +60,13 @@ def _other_images(reason: Reason, rows: Rows, name: str) -> bool:
     right = round(published["accuracy"] * reason.argument)
     return (
         abs(right / reason.argument - published["accuracy"]) < 5e-5
-        and published["accuracy"] < rows[name]["as_published"]["accuracy"]["mean"]
+        and published["accuracy"] < _measured(rows, name, "accuracy")["mean"]
     )
 
 
 def _variant_agrees(reason: Reason, rows: Rows, name: str) -> bool:
     """What one run of the row's variant gives."""
-    return rows[name]["variant"][reason.figure]["agrees"] is True
+    return _measured(rows, name, reason.figure, VARIANT)["agrees"] is True
 
 
 CLAIMS: dict[str, Callable[[Reason, Rows, str], bool]] = {

@@ -71,7 +71,7 @@ def _recipes(
     quick: bool,
 ) -> list[tuple[str, list[Point]]]:
     experiment = EXPERIMENTS[name]
-    if experiment.stands_for and not experiment.sweep:
+    if not experiment.can_be_run:
         return []
     settings = experiment.settings
     common = {knob: (value,) for knob, value in given.items()}
@@ -86,26 +86,15 @@ def _recipes(
         }
         for knob, every in swept.items():
             swept[knob] = (every[0], every[len(every) // 2], every[-1])
-    recipes: dict[str, Mapping[str, Any]] = {
-        AS_PUBLISHED: {},
-        VARIANT: experiment.variant,
-    }
-    return [
-        (
-            variant,
-            list(
-                points(
-                    name,
-                    {
-                        **common,
-                        **swept,
-                        **{knob: (value,) for knob, value in knobs.items()},
-                        "random_seed": tuple(seeds),
-                    },
-                    {*swept, *knobs, "random_seed"},
-                )
-            ),
-        )
-        for variant, knobs in recipes.items()
-        if variant == AS_PUBLISHED or knobs
-    ]
+    recipes: dict[str, Mapping[str, Any]] = {AS_PUBLISHED: {}}
+    if experiment.variant:
+        recipes[VARIANT] = experiment.variant
+    found = []
+    for recipe, knobs in recipes.items():
+        apart = {
+            **swept,
+            **{knob: (value,) for knob, value in knobs.items()},
+            "random_seed": tuple(seeds),
+        }
+        found.append((recipe, list(points(name, common | apart, set(apart)))))
+    return found

@@ -98,14 +98,14 @@ def _recipe(experiment: Experiment, outcomes: Sequence[Outcome]) -> dict[str, An
             seed = outcome.planned.config.random_seed
             by_seed.setdefault(seed, []).append(outcome)
     best = [max(some, key=lambda o: o.accuracy or 0) for some in by_seed.values()]
-    reported = experiment.reported
+    test = best[0].run.read_evaluation()["test"] if best else None
     seconds = [sum(o.train_seconds or 0 for o in some) for some in by_seed.values()]
     return {
         "random_seeds": list(by_seed),
-        "accuracy": _accuracy(reported, best),
-        "loss": _loss(reported, best),
+        "accuracy": _accuracy(experiment.reported, best, test),
+        "loss": _loss(experiment.reported, best),
         "train_seconds": statistics.median(seconds) if seconds else None,
-        "first_class_part": _first_class_part(best[0]) if best else None,
+        "first_class_part": test and test["per_class"][0]["support"] / test["n"],
         "best": [
             {knob: o.planned.swept[knob] for knob in experiment.sweep} for o in best
         ]
@@ -115,18 +115,13 @@ def _recipe(experiment: Experiment, outcomes: Sequence[Outcome]) -> dict[str, An
     }
 
 
-def _first_class_part(outcome: Outcome) -> float:
-    """Return the part of the test images that are of the first class."""
-    test = outcome.run.read_evaluation()["test"]
-    return test["per_class"][0]["support"] / test["n"]
-
-
-def _accuracy(reported: Reported, outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+def _accuracy(
+    reported: Reported, outcomes: Sequence[Outcome], test: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
     values = [o.accuracy for o in outcomes if o.accuracy is not None]
-    if not values:
+    if not values or test is None:
         return None
-    images = outcomes[0].run.read_evaluation()["test"]["n"]
-    found = agreement(reported.accuracy, values, reported.digits, images)
+    found = agreement(reported.accuracy, values, reported.digits, test["n"])
     return dataclasses.asdict(found)
 
 

@@ -103,7 +103,7 @@ def _bases(patterns: Sequence[str]) -> tuple[list[str | None], dict[str, str]]:
     left_out = {
         name: f"is no training run but {EXPERIMENTS[name].stands_for}"
         for name in names
-        if EXPERIMENTS[name].stands_for and not EXPERIMENTS[name].sweep
+        if not EXPERIMENTS[name].can_be_run
     }
     bases: list[str | None] = [name for name in names if name not in left_out]
     if not bases:

@@ -6,19 +6,32 @@ import dataclasses
 import datetime
 import pathlib
 import shlex
-import signal
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kcnn.errors import Interrupted
-from kcnn.interruption import StopRequest
+from kcnn.interruption import StopRequest, stopped_by
 from kcnn.jobs import Job, default_jobs
+from kcnn.knobs import Knob
 from kcnn.locks import FolderLock
 from kcnn.run import Run
 from kcnn.scheduler import Board, Scheduler
 from kcnn.sweep import PlannedRun, action_for
 from kcnn.sweep_record import Outcome, SweepRecord
+
+# The flags of every command that runs a sweep.
+JOBS = Knob(
+    "sweep",
+    None,
+    "runs at a time (default: one for every two cores and 2 GiB of available "
+    "memory; one where there is a GPU)",
+    low=1,
+    high=1024,
+    kind=int,
+)
+OVERWRITE = Knob(
+    "sweep", False, "replace runs in --model_dir that had other knobs", kind=bool
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +130,8 @@ def _take_what_is_done(
 def _check_stopped(record: SweepRecord, signal_number: int | None) -> None:
     total, done = len(record.outcomes), record.count("done")
     if signal_number is not None and done + record.count("failed") < total:
-        raise Interrupted(
-            f"stopped by {signal.Signals(signal_number).name}: {done} of {total} runs "
-            f"are done, {record.count('stopped')} stopped; the same command goes on: "
-            f"{record.about['command']}",
+        raise stopped_by(
             signal_number,
+            f"the same command goes on: {record.about['command']}",
+            f": {done} of {total} runs are done, {record.count('stopped')} stopped",
         )

@@ -31,10 +31,17 @@ def epoch_logger(folder: pathlib.Path) -> Callable[[Mapping[str, Any]], None]:
         return tf.summary.create_file_writer(str(folder))
 
     def log(row: Mapping[str, Any]) -> None:
-        with writer().as_default(step=row["epoch"]):
-            for name in _SCALARS:
-                if row[name] is not None:
-                    tf.summary.scalar(name, row[name])
+        with writer().as_default():
+            log_row(row)
         writer().flush()
 
     return log
+
+
+def log_row(row: Mapping[str, Any]) -> None:
+    """Write what there is of a row of metrics.csv to the default writer."""
+    import tensorflow as tf
+
+    for name in _SCALARS:
+        if row[name] is not None:
+            tf.summary.scalar(name, row[name], step=row["epoch"])

@@ -208,6 +208,14 @@ def folder(tmp_path):
     }
 
 
+def assert_goes_on_to(expected, resumed):
+    """Resume a run that has come to a checkpoint, and compare what it ends with."""
+    resumed.resume()
+    assert resumed.loop.steps_done > 0
+    for found, weights in zip(resumed.fit(), expected, strict=True):
+        np.testing.assert_array_equal(found, weights)
+
+
 @pytest.mark.parametrize("fate", ["vanishes", "is cut", "becomes another"])
 def test_a_file_that_goes_or_changes_is_named_and_nothing_is_lost(
     folder, tmp_path, fate
@@ -231,11 +239,7 @@ def test_a_file_that_goes_or_changes_is_named_and_nothing_is_lost(
     what = "vanished" if fate == "vanishes" else "changed"
     assert str(caught.value).startswith(f"{victim} {what} while the images were in use")
     victim.write_bytes(content)
-    resumed = fitting_of(None, tmp_path / "cut", **folder)
-    resumed.resume()
-    assert resumed.loop.steps_done > 0
-    for found, weights in zip(resumed.fit(), expected, strict=True):
-        np.testing.assert_array_equal(found, weights)
+    assert_goes_on_to(expected, fitting_of(None, tmp_path / "cut", **folder))
 
 
 def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(npz, tmp_path):
@@ -253,11 +257,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(npz, tmp_path):
     with pytest.MonkeyPatch.context() as patch, told as caught:
         fitting_of(npz, tmp_path / "cut", fill, **EVERYTHING).fit()
     assert caught.value.filename == str(tmp_path / "cut" / "checkpoints" / "last.npz")
-    resumed = fitting_of(npz, tmp_path / "cut", **EVERYTHING)
-    resumed.resume()
-    assert resumed.loop.steps_done > 0
-    for found, weights in zip(resumed.fit(), expected, strict=True):
-        np.testing.assert_array_equal(found, weights)
+    assert_goes_on_to(expected, fitting_of(npz, tmp_path / "cut", **EVERYTHING))
 
 
 def test_images_that_cannot_fit_are_refused_before_they_are_read(npz, monkeypatch):

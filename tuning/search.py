@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,8 +12,8 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kcnn.config import KNOBS, Config
-from kcnn.errors import Interrupted, UsageError
-from kcnn.interruption import StopRequest
+from kcnn.errors import UsageError
+from kcnn.interruption import StopRequest, stopped_by
 from kcnn.knobs import parse
 from tuning.final import flags_of
 from tuning.journal import Record, ranked
@@ -118,8 +117,7 @@ class KcnnTuner(BaseTuner):
                     return
                 self.on_trial_end(trial)
         if stop.signal_number is not None:
-            name = signal.Signals(stop.signal_number).name
-            raise Interrupted(f"stopped by {name}", stop.signal_number)
+            raise stopped_by(stop.signal_number)
 
     def run_trial(self, trial: Trial, *fit_args, **fit_kwargs) -> None:
         """Train a trial, unless its record has its end already, and report it."""

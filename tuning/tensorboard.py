@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pathlib
 
+from kcnn.tensorboard import log_row
 from tuning.journal import Record
 from tuning.objective import Objective
 from tuning.oracles import encoded
-
-_SCALARS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
 def log_trial(folder: pathlib.Path, record: Record, objective: Objective) -> None:
@@ -27,8 +26,7 @@ def log_trial(folder: pathlib.Path, record: Record, objective: Objective) -> Non
         values = {name: encoded(value) for name, value in record.values.items()}
         api.hparams(values, trial_id=str(record.number))
         for row in record.histories[0] if record.histories else []:
-            for name in _SCALARS:
-                tf.summary.scalar(name, row[name], step=row["epoch"])
+            log_row(row)
         if record.score is not None:
             tf.summary.scalar(f"score ({objective.title})", record.score)
     writer.close()

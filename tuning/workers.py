@@ -26,8 +26,8 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
-from kcnn.errors import Interrupted, RunError
-from kcnn.interruption import StopRequest
+from kcnn.errors import RunError
+from kcnn.interruption import StopRequest, stopped_by
 from kcnn.jobs import Job
 from kcnn.locks import FolderLock
 from tuning.journal import Journal, Record
@@ -167,8 +167,7 @@ class Chief:
             self._server.stop(None)
             self._tell()
         if stop.signal_number is not None:
-            name = signal.Signals(stop.signal_number).name
-            raise Interrupted(f"stopped by {name}", stop.signal_number)
+            raise stopped_by(stop.signal_number)
         reasons = [worker.reason for worker in crew if worker.reason]
         if len(reasons) == count:
             raise RunError(f"every worker died again and again: {reasons[-1]}")
@@ -201,8 +200,7 @@ class Chief:
         finally:
             self._server.stop(None)
         if stop.signal_number is not None:
-            name = signal.Signals(stop.signal_number).name
-            raise Interrupted(f"stopped by {name}", stop.signal_number)
+            raise stopped_by(stop.signal_number)
 
     def _watch(self, worker: _Worker) -> None:
         """Start a worker that has died; let others have its trial if it always does."""

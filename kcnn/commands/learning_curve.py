@@ -23,7 +23,7 @@ from kcnn.knobs import Knob
 from kcnn.scheduler import Board
 from kcnn.sweep import PlannedRun
 from kcnn.sweep_record import SweepRecord
-from kcnn.sweep_runner import SweepRunner
+from kcnn.sweep_runner import JOBS, OVERWRITE, SweepRunner
 from kcnn.table import render
 
 USAGE = "kcnn learning-curve --model_dir=DIR [--sizes=100,1000,all] [--KNOB=VALUE ...]"
@@ -45,17 +45,8 @@ FLAGS = {
         "cheap, but the few steps of small sets leave them under-trained",
         choices=("steps", "epochs"),
     ),
-    "jobs": Knob(
-        "curve",
-        None,
-        "runs at a time (default: as kcnn sweep)",
-        low=1,
-        high=1024,
-        kind=int,
-    ),
-    "overwrite": Knob(
-        "curve", False, "replace runs in --model_dir that had other knobs", kind=bool
-    ),
+    "jobs": JOBS,
+    "overwrite": OVERWRITE,
 }
 
 _SEEDS = (0, 1, 2)

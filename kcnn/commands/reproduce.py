@@ -21,7 +21,7 @@ from kcnn.knobs import Knob
 from kcnn.reproduction import Row, plan_rows
 from kcnn.scheduler import Board
 from kcnn.sweep_record import SweepRecord
-from kcnn.sweep_runner import SweepRunner
+from kcnn.sweep_runner import JOBS, SweepRunner
 
 USAGE = "kcnn reproduce [GROUP|ID|PATTERN ...|all] [--quick] [--cifar10=folder:DIR]"
 
@@ -54,14 +54,7 @@ FLAGS = {
         "",
         "folder for reproduction.html, .md, .csv and .json (default: --model_dir)",
     ),
-    "jobs": Knob(
-        "reproduce",
-        None,
-        "runs at a time (default: as kcnn sweep)",
-        low=1,
-        high=1024,
-        kind=int,
-    ),
+    "jobs": JOBS,
 }
 
 
@@ -87,7 +80,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     _check_reachable(data, given.get("data_dir", ""))
     folder = pathlib.Path(values.model_dir or FLAGS["model_dir"].default)
     runner = SweepRunner(folder, jobs=values.jobs)
-    if not plan_rows(dict.fromkeys(names, seeds), given, instead)[1]:
+    if not any(EXPERIMENTS[name].can_be_run for name in names):
         row = EXPERIMENTS[names[0]]
         raise UsageError(f"{names[0]} is no training run but {row.stands_for}")
     about = {"quick": quick, "random_seeds": seeds, "data": data}

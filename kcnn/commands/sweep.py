@@ -21,7 +21,7 @@ from kcnn.knobs import Knob
 from kcnn.scheduler import Board
 from kcnn.sweep import PlannedRun, plan
 from kcnn.sweep_record import SweepRecord
-from kcnn.sweep_runner import SweepRunner
+from kcnn.sweep_runner import JOBS, OVERWRITE, SweepRunner
 from kcnn.table import render
 
 USAGE = "kcnn sweep --model_dir=DIR [--experiment=PATTERN] [--KNOB=VALUE,VALUE ...]"
@@ -36,18 +36,8 @@ FLAGS = {
     "export_dir": Knob(
         "sweep", "", "where each run's model is exported to, as RUN/VERSION"
     ),
-    "jobs": Knob(
-        "sweep",
-        None,
-        "runs at a time (default: one for every two cores and 2 GiB of available "
-        "memory; one where there is a GPU)",
-        low=1,
-        high=1024,
-        kind=int,
-    ),
-    "overwrite": Knob(
-        "sweep", False, "replace runs in --model_dir that had other knobs", kind=bool
-    ),
+    "jobs": JOBS,
+    "overwrite": OVERWRITE,
     "dry_run": Knob(
         "sweep", False, "print the command of every run and run none", kind=bool
     ),
