@@ -1,5 +1,6 @@
 """Shared by all tests: quiet TensorFlow, small data sets, real command lines."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -8,21 +9,36 @@ import sys
 import numpy as np
 import pytest
 
+from tests.forks import Forks
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
+@pytest.fixture(scope="session")
+def forks():
+    server = Forks()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def kcnn(tmp_path):
-    """Run the real command line in tmp_path."""
+def kcnn(tmp_path, forks):
+    """Run the command line in tmp_path, in a fork that need not import TensorFlow."""
+    return functools.partial(forks.run, cwd=tmp_path)
+
+
+@pytest.fixture
+def fresh_kcnn(tmp_path):
+    """Run the command line in tmp_path, in a process of its own."""
 
     def run(*arguments, cwd=tmp_path, **kwargs):
         return subprocess.run(
             [sys.executable, "-m", "kcnn", *map(str, arguments)],
             cwd=cwd,
             capture_output=True,
-            text=kwargs.pop("text", True),
-            timeout=kwargs.pop("timeout", 240),
+            text=True,
+            timeout=240,
             **kwargs,
         )
 

@@ -41,10 +41,10 @@ from tests.conftest import striped_images  # noqa: F401
         (["models", "--format=xml"], ["--format", "table, json, csv"]),
     ],
 )
-def test_a_wrong_command_is_one_line_and_status_2_at_once(kcnn, arguments, words):
-    kcnn("--version")  # the first start reads Python's files from disk
+def test_a_wrong_command_is_one_line_and_status_2_at_once(fresh_kcnn, arguments, words):
+    fresh_kcnn("--version")  # the first start reads Python's files from disk
     began = time.perf_counter()
-    done = kcnn(*arguments)
+    done = fresh_kcnn(*arguments)
     seconds = time.perf_counter() - began
     assert done.returncode == 2
     assert done.stdout == ""
@@ -54,18 +54,18 @@ def test_a_wrong_command_is_one_line_and_status_2_at_once(kcnn, arguments, words
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"]])
-def test_help_is_quick_and_status_0(kcnn, arguments):
-    kcnn("--version")
+def test_help_is_quick_and_status_0(fresh_kcnn, arguments):
+    fresh_kcnn("--version")
     began = time.perf_counter()
-    done = kcnn(*arguments)
+    done = fresh_kcnn(*arguments)
     seconds = time.perf_counter() - began
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: kcnn" in done.stdout
     assert seconds < 1.0, "something heavy is imported"
 
 
-def test_train_help_shows_every_knob(kcnn):
-    text = kcnn("train", "--help").stdout
+def test_train_help_shows_every_knob(fresh_kcnn):
+    text = fresh_kcnn("train", "--help").stdout
     missing = [n for n in KNOBS if f"--{n}" not in text and f"--[no]{n}" not in text]
     assert missing == []
     assert max(map(len, text.splitlines())) <= 88
@@ -84,8 +84,8 @@ def test_nothing_heavy_is_imported_for_help():
     assert done.stdout.strip() == "[]"
 
 
-def test_experiments_lists_the_published_figures(kcnn):
-    done = kcnn("experiments", "lab8-convnet-lr")
+def test_experiments_lists_the_published_figures(fresh_kcnn):
+    done = fresh_kcnn("experiments", "lab8-convnet-lr")
     assert done.returncode == 0
     assert "lr-0.2" in done.stdout and "0.9644" in done.stdout
     assert "lenet" not in done.stdout

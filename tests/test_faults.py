@@ -291,7 +291,7 @@ def test_no_duration_is_taken_from_a_clock_that_can_go_back():
 
 
 @pytest.mark.slow
-def test_a_clock_that_goes_back_changes_nothing(kcnn, npz, tmp_path):
+def test_a_clock_that_goes_back_changes_nothing(fresh_kcnn, npz, tmp_path):
     """Every look at the wall clock finds it an hour earlier."""
     (tmp_path / "sitecustomize.py").write_text(
         "import itertools, time\n"
@@ -301,7 +301,7 @@ def test_a_clock_that_goes_back_changes_nothing(kcnn, npz, tmp_path):
     place = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     flags = [f"--dataset=npz:{npz}", "--model=mlp", "--epochs=2", "--export_dir="]
     flags += ["--checkpoint_every=0", "--model_dir=run"]
-    done = kcnn("train", *flags, env=os.environ | {"PYTHONPATH": place})
+    done = fresh_kcnn("train", *flags, env=os.environ | {"PYTHONPATH": place})
     assert done.returncode == 0, done.stderr
     rows = read_rows(tmp_path / "run" / "metrics.csv")
     assert all(0 < row["seconds"] < 240 for row in rows)

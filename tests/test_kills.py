@@ -3,12 +3,13 @@
 import csv
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
 
 from tests.conftest import write_npz
-from tests.killing import Killer
+from tests.forks import Forks
 
 # Everything that has a state: order, augmentation, dropout, Adam's moments, schedule,
 # averages, best weights, counters; a checkpoint after every call of the loop.
@@ -25,13 +26,42 @@ RESUME = ["train", "--resume", "--model_dir=run"]
 TIMES = {"seconds", "images_per_second", "timing"}
 
 
+class Killer:
+    """Trainings in one folder, killed before an operation on files or after a time."""
+
+    def __init__(self, folder, forks: Forks):
+        self.folder = folder
+        self._forks = forks
+        self._log = folder / "log"
+        self._log.touch()
+
+    def run(self, *arguments, writes=None, seconds=300):
+        """Return the exit status (-9: killed) and the number of operations."""
+        return self._forks.ask(
+            arguments,
+            self.folder,
+            seconds,
+            stdout=self._log,
+            stderr=self._log,
+            count_file=self.folder / "operations",
+            writes=writes,
+        )
+
+    def start_again(self):
+        """Take away what earlier trainings left, but their data."""
+        for name in ("run", "exports"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def log(self):
+        """Return what the trainings said."""
+        return self._log.read_text()
+
+
 @pytest.fixture(scope="module")
-def killer(tmp_path_factory):
+def killer(tmp_path_factory, forks):
     folder = tmp_path_factory.mktemp("kills")
     write_npz(folder / "stripes.npz")
-    found = Killer(folder)
-    yield found
-    found.close()
+    return Killer(folder, forks)
 
 
 @pytest.fixture(scope="module")
