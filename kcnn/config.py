@@ -262,6 +262,15 @@ class Config:
         high=0.9,
     )
 
+    crop: int = knob(
+        "preprocessing",
+        0,
+        "height and width of the middle of the image, which is all that the network "
+        "sees; 0: the whole image",
+        low=0,
+        high=4096,
+    )
+
     # Training
     epochs: int = knob(
         "training", 12, "passes over the training images", low=1, high=100_000
@@ -305,6 +314,20 @@ class Config:
         "momentum of SGD",
         low=0.0,
         high=0.9999,
+    )
+    beta_1: float = knob(
+        "training",
+        By("optimizer", {"adam": 0.9, "adamw": 0.9}),
+        "decay of Adam's mean of the gradients",
+        low=0.0,
+        high=0.9999,
+    )
+    beta_2: float = knob(
+        "training",
+        By("optimizer", {"adam": 0.999, "adamw": 0.999}),
+        "decay of Adam's mean of their squares",
+        low=0.0,
+        high=0.999999,
     )
     weight_decay: float = knob(
         "training",

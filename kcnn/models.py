@@ -37,8 +37,13 @@ def build_model(
         augment: with the augmentation layers, which act in training only.
 
     Raises:
-        UsageError: a kernel or a pooling window larger than its map; names the knob.
+        UsageError: a kernel or a pooling window larger than its map, or a crop larger
+            than the image; names the knob.
     """
+    if config.crop > min(spec.height, spec.width):  # Keras would scale it up
+        raise UsageError(
+            f"--crop: got {config.crop}, but the images are {spec.height}x{spec.width}"
+        )
     with _dtype_policy(policy):
         return MODELS[config.model](config, spec, preprocessing_layers(config, augment))
 
@@ -127,7 +132,7 @@ def _convnet_block(x, config: Config, filters: int, number: int):
 
 def lenet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
     """Build LeNet-5 for images of 32x32; smaller ones are padded with zeros."""
-    layers = [*preprocessing, *_pad_to(32, spec)]
+    layers = [*preprocessing, *_pad_to(32, config, spec)]
     for i, filters in enumerate(config.filters[:2], start=1):
         between = _dropout(config.conv_dropout, "conv_dropout") if i == 2 else []
         if i == 1 and config.batch_norm:
@@ -240,8 +245,9 @@ def _head(spec: ImageSpec):
     return k.Dense(spec.num_classes, dtype="float32", name="logits")
 
 
-def _pad_to(side: int, spec: ImageSpec) -> Layers:
-    missing = [max(0, side - n) for n in (spec.height, spec.width)]
+def _pad_to(side: int, config: Config, spec: ImageSpec) -> Layers:
+    seen = (config.crop, config.crop) if config.crop else (spec.height, spec.width)
+    missing = [max(0, side - n) for n in seen]
     if not any(missing):
         return []
     padding = tuple((n // 2, n - n // 2) for n in missing)

@@ -133,14 +133,17 @@ def build_optimizer(
         "weight_decay": config.weight_decay or None,
         "global_clipnorm": config.clip_norm or None,
     }
+    betas = {"beta_1": config.beta_1, "beta_2": config.beta_2}
     makers = {
         "adadelta": lambda: Adadelta(**common),
         "sgd": lambda: SGD(**common),
         "momentum": lambda: SGD(momentum=config.momentum, **common),
         "nesterov": lambda: SGD(momentum=config.momentum, nesterov=True, **common),
         "rmsprop": lambda: keras.optimizers.RMSprop(**common),
-        "adam": lambda: Adam(**common),
-        "adamw": lambda: AdamW(**{**common, "weight_decay": config.weight_decay}),
+        "adam": lambda: Adam(**betas, **common),
+        "adamw": lambda: AdamW(
+            **betas, **{**common, "weight_decay": config.weight_decay}
+        ),
     }
     optimizer = makers[config.optimizer]()
     if config.weight_decay:

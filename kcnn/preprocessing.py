@@ -73,13 +73,20 @@ def preprocessing_layers(config: Config, augment: bool) -> list[keras.layers.Lay
     """Return the layers that take uint8 images to what the first convolution sees.
 
     Args:
-        config: uses translate, rotate, zoom, flip, cutout and standardize.
+        config: uses translate, rotate, zoom, flip, cutout, standardize and crop.
         augment: with the augmentation layers, which act in training only.
     """
     layers = [keras.layers.Rescaling(1 / 255, dtype="float32", name="rescaling")]
     if augment:
         layers += augmentation_layers(config)
-    return layers + _standardization_layers(config)
+    layers += _standardization_layers(config)
+    if config.crop:  # last: what is shifted or turned comes in from outside
+        layers.append(
+            keras.layers.CenterCrop(
+                config.crop, config.crop, dtype="float32", name="crop"
+            )
+        )
+    return layers
 
 
 def augmentation_layers(config: Config) -> list[keras.layers.Layer]:

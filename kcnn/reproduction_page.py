@@ -38,7 +38,8 @@ _METHOD = (
     "figures one in twenty would lie outside by chance alone, and an interval from "
     "three seeds is wide: agreement says that nothing speaks against the published "
     "figure, not that it is exact. Seconds are those of training (the median over "
-    "seeds); the publications' are of other machines and are not judged."
+    "seeds), longer where several runs went on at a time; the publications' are of "
+    "other machines and are not judged."
 )
 
 
@@ -195,6 +196,7 @@ def _made(result: Mapping[str, Any]) -> dict[str, str]:
     return {
         "command": result["command"],
         "started": result["started"],
+        "runs at a time": str(result["jobs"]),
         "random seeds": ", ".join(map(str, result["random_seeds"])),
         "data": ", ".join(
             name if name == read else f"{read} as {name}"

@@ -91,9 +91,9 @@ class SweepRunner:
         self.actions(planned)  # refuse before the folder is made
         command = shlex.join(["kcnn", *sys.argv[1:]])
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        about = {"command": command, "started": now, **about}
-        record = SweepRecord(self.folder, planned, about)
         jobs = self.jobs or default_jobs()
+        about = {"command": command, "started": now, "jobs": jobs, **about}
+        record = SweepRecord(self.folder, planned, about)
         with FolderLock(self.folder, "kcnn sweep") as lock, StopRequest() as stop:
             actions = self.actions(planned)  # another sweep may just have ended
             todo = _take_what_is_done(record, actions)

@@ -44,6 +44,7 @@ MODEL_KNOBS = {
     "zoom": ({}, 0.1),
     "flip": ({}, "horizontal"),
     "cutout": ({}, 0.3),
+    "crop": ({}, 8),
 }
 
 TRAINING_KNOBS = {
@@ -52,6 +53,8 @@ TRAINING_KNOBS = {
     "optimizer": ({}, "rmsprop"),
     "learning_rate": ({}, 0.01),
     "momentum": ({"optimizer": "momentum"}, 0.5),
+    "beta_1": ({}, 0.5),
+    "beta_2": ({}, 0.5),
     "weight_decay": ({}, 0.5),
     "schedule": ({}, "cosine"),
     "warmup_epochs": ({"schedule": "cosine"}, 1.0),

@@ -92,3 +92,10 @@ def test_float16_gets_loss_scaling():
     config = Config()
     optimizer = build_optimizer(config, build_schedule(config, 10), "mixed_float16")
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adams_betas_are_those_asked_for(name):
+    config = Config(model="mlp", optimizer=name, beta_1=0.7, beta_2=0.95)
+    optimizer = build_optimizer(config, build_schedule(config, 10), "float32")
+    assert (optimizer.beta_1, optimizer.beta_2) == (0.7, 0.95)

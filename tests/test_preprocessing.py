@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kcnn.config import Config
+from kcnn.errors import UsageError
 from kcnn.models import build_model
 from kcnn.preprocessing import Standardization, measure_statistics
 from kcnn.spec import ImageSpec
@@ -102,3 +103,17 @@ def test_cutout_blanks_a_square_of_the_size_asked():
     blank = (cut == 0).mean((1, 2, 3))
     assert blank.max() == pytest.approx(0.25, abs=0.1)  # whole pixels
     assert blank.min() > 0.1
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet"])
+def test_crop_leaves_the_middle_of_the_image(model):
+    net = build_model(Config(model=model, crop=6), SPEC)
+    images = some_images(4)
+    border = np.ones(SPEC.shape, bool)
+    border[3:9, 3:9] = False
+    other = np.where(border, 255 - images, images)
+    np.testing.assert_array_equal(net(images), net(other))
+    seen = net.get_layer("crop").output
+    assert seen.shape == (None, 6, 6, 3)
+    with pytest.raises(UsageError, match="--crop: got 13, but the images are 12x12"):
+        build_model(Config(model=model, crop=13), SPEC)

@@ -131,7 +131,9 @@ def test_a_figure_that_was_not_published_is_not_judged():
 def write_runs(folder, rows_and_runs, corrects):
     """Write a run of so many right images for each planned one; return the record."""
     rows, runs = rows_and_runs
-    record = SweepRecord(folder, runs, {"command": "kcnn reproduce", "started": "now"})
+    record = SweepRecord(
+        folder, runs, {"command": "kcnn reproduce", "started": "now", "jobs": 1}
+    )
     for outcome in record.outcomes:
         run = outcome.planned
         path = folder / run.name
@@ -162,6 +164,7 @@ def about(quick=False):
     return {
         "command": "kcnn reproduce",
         "started": "now",
+        "jobs": 1,
         "quick": quick,
         "random_seeds": [0, 1, 2],
         "data": {"mnist": "mnist"},
