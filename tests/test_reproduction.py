@@ -128,6 +128,21 @@ def test_a_figure_that_was_not_published_is_not_judged():
     assert found.mean == pytest.approx(0.55)
 
 
+def test_a_variant_differs_by_its_own_knobs_alone():
+    """--optimizer brings a learning rate of its own unless one is given with it."""
+    names = [name for name, one in EXPERIMENTS.items() if one.variant]
+    rows, runs = planned(*names, seeds=(0,))
+    configs = {run.name: run.config.to_dict() for run in runs}
+    for row in rows:
+        published, varied = (
+            configs[row.runs[recipe][0]] for recipe in ("as_published", "variant")
+        )
+        differing = {knob for knob in published if published[knob] != varied[knob]}
+        variant = row.experiment.variant
+        assert differing - {"momentum"} <= variant.keys(), row.name
+        assert all(varied[knob] == value for knob, value in variant.items())
+
+
 def write_runs(folder, rows_and_runs, corrects):
     """Write a run of so many right images for each planned one; return the record."""
     rows, runs = rows_and_runs
