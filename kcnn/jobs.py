@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from kcnn import memory
+from kcnn import memory, runtime
 from kcnn.locks import FolderLock
 
 _CORES_A_JOB = 2
@@ -35,7 +35,7 @@ def default_jobs() -> int:
     if _has_gpu():
         return 1
     by_memory = memory.available() // _MEMORY_A_JOB
-    return max(1, min(_cores() // _CORES_A_JOB, by_memory))
+    return max(1, min(runtime.cores() // _CORES_A_JOB, by_memory))
 
 
 def _has_gpu() -> bool:
@@ -43,16 +43,6 @@ def _has_gpu() -> bool:
         return False
     found = pathlib.Path("/dev").glob("nvidia[0-9]*")
     return any(found) or pathlib.Path("/dev/kfd").exists()  # kfd: AMD
-
-
-def _cores() -> int:
-    """Return the cores that this process may use, also in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    quota, _, period = memory.cgroup("cpu.max").partition(" ")
-    return min(cores, int(quota) // int(period)) if quota.isdigit() else cores
 
 
 class Job:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kcnn import memory
 from kcnn.errors import UsageError
 
 # What TensorFlow tells about itself when it starts, whether or not it matters.
@@ -68,6 +69,16 @@ def _standard_error_filtered() -> Iterator[None]:
                 if not noise.match(line):
                     sys.stderr.buffer.write(line)
             sys.stderr.flush()
+
+
+def cores() -> int:
+    """Return the cores that this process may use, also in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        found = len(os.sched_getaffinity(0))
+    else:
+        found = os.cpu_count() or 1
+    quota, _, period = memory.cgroup("cpu.max").partition(" ")
+    return min(found, max(1, int(quota) // int(period))) if quota.isdigit() else found
 
 
 def make_deterministic() -> None:
@@ -158,9 +169,7 @@ def hardware() -> dict[str, Any]:
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return {
         "processor": _processor_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "memory_gib": _memory_gib(),
         # oneDNN's sums are rounded otherwise than plain TensorFlow's.
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",

@@ -1,4 +1,4 @@
-"""A data set larger than the memory it is given."""
+"""Memory and cores that are not all the machine's."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+
+from kcnn import memory, runtime
 
 _SIDE, _COUNT = 640, 800  # decoded: 1 GB; as files: a few MB
 
@@ -52,3 +54,13 @@ def test_memory_stays_bounded_without_the_memory_cache(tmp_path, large_folder):
     peaks = {c: peak(tmp_path, large_folder, c) for c in ("memory", "disk", "none")}
     assert peaks["memory"] - peaks["disk"] > 0.5 * decoded, peaks
     assert peaks["memory"] - peaks["none"] > 0.5 * decoded, peaks
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 4), ("150000 100000", 1), ("300000 100000", 3), ("5000 100000", 1)],
+)
+def test_cores_are_those_of_the_container(monkeypatch, quota, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(memory, "cgroup", lambda name: quota)
+    assert runtime.cores() == cores

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from kcnn import jobs, memory
+from kcnn import jobs, memory, runtime
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.experiments import EXPERIMENTS, settings_of
@@ -186,7 +186,7 @@ def test_only_what_is_no_run_is_refused():
 
 def test_default_jobs_follow_cores_and_memory(monkeypatch):
     def machine(cores, gibibytes, gpu=False):
-        monkeypatch.setattr(jobs, "_cores", lambda: cores)
+        monkeypatch.setattr(runtime, "cores", lambda: cores)
         monkeypatch.setattr(memory, "available", lambda: gibibytes * 2**30)
         monkeypatch.setattr(jobs, "_has_gpu", lambda: gpu)
         return jobs.default_jobs()

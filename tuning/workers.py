@@ -26,6 +26,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
+from kcnn import runtime
 from kcnn.errors import RunError
 from kcnn.interruption import StopRequest, stopped_by
 from kcnn.jobs import Job
@@ -246,7 +247,7 @@ class _Worker:
         self._lock = lock
         self._deaths = 0
         self._ended = 0
-        threads = str(max(1, (os.cpu_count() or 1) // count))
+        threads = str(max(1, runtime.cores() // count))
         self._environment = {
             "KERASTUNER_ORACLE_IP": ip,
             "KERASTUNER_ORACLE_PORT": str(port),
