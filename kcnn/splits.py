@@ -54,6 +54,14 @@ def split_of(pool: Pool, indices: np.ndarray | None = None) -> Split:
     )
 
 
+def sample_of(split: Split, size: int, random_seed: int) -> Split:
+    """Return a stratified part of a split, or all of it if it is no larger."""
+    at = take_subset(split.labels, min(size, len(split)), random_seed)
+    return dataclasses.replace(
+        split, labels=split.labels[at], indices=split.indices[at]
+    )
+
+
 def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Order items at random so that every prefix is stratified.
 

@@ -3,9 +3,11 @@ import pytest
 
 from kcnn.errors import UsageError
 from kcnn.splits import (
+    Split,
     carve,
     carve_test,
     carve_validation,
+    sample_of,
     stratified_order,
     take_subset,
 )
@@ -92,3 +94,16 @@ def test_subsets_are_nested_and_stratified():
 def test_subset_larger_than_what_is_left_is_refused():
     with pytest.raises(UsageError, match="--train_size: got 101; 100 images are left"):
         take_subset(LABELS, 101, 0)
+
+
+def test_a_sample_is_a_stratified_part_or_all():
+    labels = np.repeat([0, 1], [30, 10])
+    whole = Split(None, labels, np.arange(100, 140))
+    part = sample_of(whole, 8, random_seed=3)
+    assert np.bincount(part.labels).tolist() == [6, 2]
+    np.testing.assert_array_equal(labels[part.indices - 100], part.labels)
+    assert len(set(part.indices.tolist())) == 8
+    again, other = (sample_of(whole, 8, random_seed=seed) for seed in (3, 4))
+    np.testing.assert_array_equal(again.indices, part.indices)
+    assert not np.array_equal(other.indices, part.indices)
+    np.testing.assert_array_equal(sample_of(whole, 50, 0).indices, whole.indices)

@@ -147,7 +147,7 @@ def _train(
         )
     pictures.draw(run, config, trained)
     page = report.write_report(run.path)
-    _conclude(progress, trained.evaluation, page)
+    _conclude(progress, trained.evaluation, len(trained.data.train), page)
 
 
 def _settings(values: FlagValues) -> dict[str, Any]:
@@ -265,7 +265,9 @@ def _reported(experiment: str | None) -> dict[str, Any] | None:
     }
 
 
-def _conclude(progress: Progress, result: dict[str, Any], page: pathlib.Path) -> None:
+def _conclude(
+    progress: Progress, result: dict[str, Any], trained_on: int, page: pathlib.Path
+) -> None:
     test = result["test"]
     low, high = test["accuracy_interval"]
     progress.note(
@@ -273,12 +275,12 @@ def _conclude(progress: Progress, result: dict[str, Any], page: pathlib.Path) ->
         f"accuracy {test['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}; "
         f"{test['mistakes']:,} of {test['n']:,} wrong), loss {test['loss']:.4f}",
     )
-    others = [
-        f"{name} {result[name]['accuracy']:.2%}"
-        for name in ("train", "validation")
-        if result[name] is not None
-    ]
-    progress.note("", ", ".join(others))
+    others = f"train {result['train']['accuracy']:.2%}"
+    if result["train"]["n"] < trained_on:
+        others += f" (of {result['train']['n']:,} images)"
+    if result["validation"] is not None:
+        others += f", validation {result['validation']['accuracy']:.2%}"
+    progress.note("", others)
     reported = result["reported"]
     if reported and reported["accuracy"] is not None:
         progress.note("published", f"{reported['accuracy']:.2%}, from one run")
