@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 
+_HANGS = 3600  # seconds, of which a busy machine can take hundreds
+
 OPERATIONS = ("replace", "rename", "fsync", "unlink", "mkdir", "rmdir", "open")
 
 
@@ -69,7 +71,7 @@ def _serve():
             sys.argv[1:] = job["arguments"]
             os._exit(kcnn.cli.main())
         status = None
-        deadline = time.monotonic() + (job.get("seconds") or 300)
+        deadline = time.monotonic() + (job.get("seconds") or _HANGS)
         while status is None and time.monotonic() < deadline:
             found, code = os.waitpid(child, os.WNOHANG)
             status = os.waitstatus_to_exitcode(code) if found else None
