@@ -80,7 +80,9 @@ def test_a_kill_at_any_write_loses_nothing(npz, tmp_path):
     assert killed >= 3
 
 
-def test_checkpoints_come_in_time_and_within_an_epoch(npz, tmp_path, monkeypatch):
+def test_checkpoints_come_in_time_within_an_epoch_and_by_epoch(
+    npz, tmp_path, monkeypatch
+):
     saved = []
     save = checkpoint.save
 
@@ -97,6 +99,10 @@ def test_checkpoints_come_in_time_and_within_an_epoch(npz, tmp_path, monkeypatch
     saved.clear()
     fitting_of(npz, tmp_path / "b", checkpoint_every=3600.0, **settings).fit()
     assert saved == [2]  # the last epoch's, always
+    saved.clear()
+    by_epoch = {"epochs": 5, "checkpoint_every": 3600.0, "checkpoint_epochs": 2}
+    fitting_of(npz, tmp_path / "c", **settings | by_epoch).fit()
+    assert saved == [2, 4, 5]
 
 
 @pytest.mark.parametrize("state", ["damaged", "missing"])
