@@ -20,6 +20,7 @@ RECIPE = [
 ]
 RECIPE += ["--translate=0.1", "--ema_momentum=0.9", "--keep=best", "--epochs=4"]
 RECIPE += ["--early_stopping=50", "--batch_size=16", "--checkpoint_every=0"]
+RECIPE += ["--deterministic"]
 TRAIN = ["train", *RECIPE, "--model_dir=run", "--export_dir=exports", "--export_name=m"]
 RESUME = ["train", "--resume", "--model_dir=run"]
 TIMES = {"seconds", "images_per_second", "timing"}
