@@ -462,6 +462,13 @@ class Config:
         high=7 * 86400.0,
         is_time=True,
     )
+    checkpoint_epochs: int = knob(
+        "machine",
+        0,
+        "also write a checkpoint at the end of every so many epochs; 0: by time alone",
+        low=0,
+        high=100_000,
+    )
 
     def __post_init__(self) -> None:
         for name, declared in KNOBS.items():

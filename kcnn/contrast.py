@@ -87,7 +87,8 @@ def disagreements(a: Mapping[str, Any], b: Mapping[str, Any]) -> _Groups:
 
 def probabilities(run: Mapping[str, Any]) -> np.ndarray:
     """Return a run's probabilities, (test images, classes) float32."""
-    with np.load(Run(pathlib.Path(run["path"])).predictions) as file:
+    path = Run(pathlib.Path(run["path"])).predictions
+    with np.load(path, allow_pickle=False) as file:
         return file["probabilities"]
 
 

@@ -241,7 +241,8 @@ class Fitting:
         if self.on_epoch is not None:
             self.on_epoch(row)
         last = epoch + 1 == self.config.epochs or self.history.stopped_early
-        if last:
+        every = self.config.checkpoint_epochs
+        if last or (every and (epoch + 1) % every == 0):
             self._save()
         else:
             self._save_in_time()

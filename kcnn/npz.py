@@ -16,13 +16,16 @@ from typing import IO
 
 import numpy as np
 
+from kcnn import memory
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_members
-from kcnn.images import Shape, fit
+from kcnn.images import MAX_PIXELS, Shape, fit
 from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep, wanted_shape
 
 _PREFIX = "npz:"
+
+_LONGEST_NAME = 256  # characters of a class
 
 
 def open_npz(config: Config, shape: Shape | None) -> Origin:
@@ -38,9 +41,10 @@ def open_npz(config: Config, shape: Shape | None) -> Origin:
 
 
 def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
-    labels = {split: _read_labels(path, f"y_{split}") for split in ("train", "test")}
-    for split in labels:
-        _check_images(path, f"x_{split}", len(labels[split]))
+    labels = {}
+    for split in ("train", "test"):
+        _check_images(path, f"x_{split}", f"y_{split}")
+        labels[split] = _read_labels(path, f"y_{split}")
     class_names = _class_names(path, labels)
     if shape is None:
         _, height, width, *channels = _array_shape(path, "x_train")
@@ -90,7 +94,11 @@ def _complaints(path: pathlib.Path) -> Iterator[None]:
 def _member(
     path: pathlib.Path, name: str
 ) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, np.dtype]]:
-    """Open an array: its data, shape, whether it is in Fortran order, and dtype."""
+    """Open an array: its data, shape, whether it is in Fortran order, and dtype.
+
+    Its shape is true: zipfile reads no more of a member than the archive's directory
+    says, and that is what the shape needs.
+    """
     with zipfile.ZipFile(path) as archive:
         if f"{name}.npy" not in archive.namelist():
             found = ", ".join(n.removesuffix(".npy") for n in archive.namelist())
@@ -107,6 +115,12 @@ def _member(
             shape, fortran_order, dtype = header
             if dtype.hasobject:
                 raise ValueError(f"{name} holds Python objects; expected numbers")
+            size = archive.getinfo(f"{name}.npy").file_size - file.tell()
+            if min(shape, default=0) < 0 or size != math.prod(shape) * dtype.itemsize:
+                raise ValueError(
+                    f"{name} holds {size:,} bytes, which are no {dtype} of shape "
+                    f"{shape}: it is cut short, or somebody made it so"
+                )
             yield file, shape, fortran_order, dtype
 
 
@@ -121,6 +135,11 @@ def _chunks(path: pathlib.Path, name: str) -> Iterator[np.ndarray]:
         n, *item = shape
         channels = [1] if len(shape) == 3 else []
         if fortran_order:  # the first image is spread over the whole file
+            memory.check(
+                math.prod(shape) * dtype.itemsize,
+                f"{n:,} images of {name} in Fortran order",
+                "write the file from np.ascontiguousarray of them",
+            )
             data = _read_exactly(file, math.prod(shape) * dtype.itemsize, name)
             array = np.frombuffer(data, dtype).reshape(shape, order="F")
         most = chunk_of(item)
@@ -150,10 +169,15 @@ def _read_labels(path: pathlib.Path, name: str) -> np.ndarray:
                 f"{name} is {dtype} of shape {shape}; expected whole numbers of "
                 "shape (n,) or (n, 1)"
             )
+        if not math.prod(shape):
+            raise ValueError(f"{name} is empty")
+        memory.check(
+            math.prod(shape) * np.dtype(np.int64).itemsize,
+            f"{shape[0]:,} labels of {name}",
+            "take a part of them",
+        )
         size = math.prod(shape) * dtype.itemsize
         labels = np.frombuffer(_read_exactly(file, size, name), dtype)
-    if not len(labels):
-        raise ValueError(f"{name} is empty")
     labels = labels.astype(np.int64)
     bad = (labels < 0) | (labels >= MOST_CLASSES)
     _refuse_label(name, labels, bad, f"expected 0 to {MOST_CLASSES - 1}")
@@ -172,12 +196,19 @@ def _class_names(path: pathlib.Path, labels: dict[str, np.ndarray]) -> tuple[str
     if not named:
         count = max(int(y.max()) for y in labels.values()) + 1
         return tuple(map(str, range(count)))
-    with np.load(path, allow_pickle=False) as file:
-        names = file["class_names"]
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise ValueError(
-            f"class_names is {names.dtype} of shape {names.shape}; expected strings"
-        )
+    with _member(path, "class_names") as (file, shape, _, dtype):
+        if len(shape) != 1 or dtype.kind != "U":
+            raise ValueError(
+                f"class_names is {dtype} of shape {shape}; expected strings"
+            )
+        length = dtype.itemsize // np.dtype("U1").itemsize
+        if shape[0] > MOST_CLASSES or length > _LONGEST_NAME:
+            raise ValueError(
+                f"class_names has {shape[0]:,} names of up to {length:,} characters; "
+                f"expected {MOST_CLASSES:,} names of {_LONGEST_NAME} characters at most"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        names = np.frombuffer(_read_exactly(file, size, "class_names"), dtype)
     if len(set(names.tolist())) < len(names):
         raise ValueError("class_names has a name twice")
     for split, y in labels.items():
@@ -186,7 +217,8 @@ def _class_names(path: pathlib.Path, labels: dict[str, np.ndarray]) -> tuple[str
     return tuple(names.tolist())
 
 
-def _check_images(path: pathlib.Path, name: str, n_labels: int) -> None:
+def _check_images(path: pathlib.Path, name: str, labels: str) -> None:
+    """Refuse an array of images for what its header says, before it is read."""
     with _member(path, name) as (_, shape, _, dtype):
         fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
         if not fits or 0 in shape[1:] or dtype.kind not in "uif":
@@ -194,9 +226,15 @@ def _check_images(path: pathlib.Path, name: str, n_labels: int) -> None:
                 f"{name} is {dtype} of shape {shape}; expected numbers of shape "
                 "(n, height, width) or (n, height, width, 1 or 3)"
             )
+        if shape[1] * shape[2] > MAX_PIXELS:
+            raise ValueError(
+                f"{name} has images of {shape[1]} x {shape[2]} pixels; the limit is "
+                f"{MAX_PIXELS:,}"
+            )
+    n_labels, *_ = _array_shape(path, labels) or (0,)
     if shape[0] != n_labels:
         raise ValueError(
-            f"{name} has {shape[0]} images, y{name[1:]} has {n_labels} labels"
+            f"{name} has {shape[0]} images, {labels} has {n_labels} labels"
         )
 
 

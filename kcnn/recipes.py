@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kcnn import memory
 from kcnn.config import KNOBS
 from kcnn.errors import RunError, UsageError
 from kcnn.knobs import By, show
@@ -140,7 +141,10 @@ def _read(run: Run) -> _Found:
 def _predictions(path: pathlib.Path) -> dict[str, Any]:
     """Return which test images a run saw and which it got right, where it says so."""
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        memory.check(size, f"the arrays in {path.name}", "was it written by kcnn?")
+        with np.load(path, allow_pickle=False) as file:
             labels = file["labels"]
             predicted = file["probabilities"].argmax(1).astype(np.int16)
             return {

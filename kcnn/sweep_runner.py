@@ -38,12 +38,14 @@ OVERWRITE = Knob(
 class SweepRunner:
     """Where and how the runs of a sweep are made, each a kcnn train of its own.
 
+    `command` is what others are told that find the folder taken: "kcnn sweep".
     `jobs` run at a time; None: as many as cores and memory allow. `export_dir` is
     where each model goes to as RUN/VERSION; empty: nowhere. `overwrite` replaces runs
     in the folder that had other knobs.
     """
 
     folder: pathlib.Path
+    command: str
     export_dir: str = ""
     overwrite: bool = False
     jobs: int | None = None
@@ -94,7 +96,7 @@ class SweepRunner:
         jobs = self.jobs or default_jobs()
         about = {"command": command, "started": now, "jobs": jobs, **about}
         record = SweepRecord(self.folder, planned, about)
-        with FolderLock(self.folder, "kcnn sweep") as lock, StopRequest() as stop:
+        with FolderLock(self.folder, self.command) as lock, StopRequest() as stop:
             actions = self.actions(planned)  # another sweep may just have ended
             todo = _take_what_is_done(record, actions)
             record.write()

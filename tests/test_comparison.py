@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from kcnn import comparison, comparison_plots
+from kcnn import comparison, comparison_plots, memory
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.recipes import collect
@@ -249,6 +249,12 @@ def test_incomplete_and_damaged_runs_are_named_and_left_out(tmp_path):
     assert [note.split(": left out: ")[0] for note in notes] == [
         str(tmp_path / name) for name in ("a", "b", "c", "empty")
     ]
+
+
+def test_predictions_that_cannot_fit_are_not_read(two, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10)
+    with pytest.raises(UsageError, match=r"the arrays in predictions\.npz need"):
+        compared(two / "*")
 
 
 def test_runs_without_predictions_are_ranked_without_mcnemar(tmp_path):

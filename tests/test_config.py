@@ -115,6 +115,30 @@ def test_parse_reads_what_show_writes(name, text, value):
     assert parse(KNOBS[name], show(value)) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60s", 60), ("1m", 60), ("1.5h", 5400), ("45", 45), ("0", 0)],
+)
+def test_a_time_is_typed_with_its_unit_or_in_seconds(text, seconds):
+    assert parse(KNOBS["checkpoint_every"], text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1epoch", "got '1epoch', expected a time such as 90s, 5m, 1h"),
+        ("", "got '', expected a time"),
+        ("m", "got 'm', expected a time"),
+        ("-5s", "got -5, expected 0 to 604800"),
+        ("200h", "got 720000, expected 0 to 604800"),
+        ("nan", "got nan, expected 0 to 604800"),
+    ],
+)
+def test_what_is_no_time_is_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse(KNOBS["checkpoint_every"], text)
+
+
 def test_a_new_optimizer_brings_its_own_learning_rate():
     base = {"optimizer": "adadelta", "learning_rate": 0.001, "epochs": 3}
     assert overlay(base, {"optimizer": "adadelta"}) == base

@@ -86,6 +86,7 @@ ELSEWHERE = {
     "cache": "test_datasets.py",
     "precision": "test_precision_is_the_policy_of_the_network",
     "checkpoint_every": "test_faults.py",
+    "checkpoint_epochs": "test_faults.py",
     "deterministic": "test_repetition.py",
     "on_divergence": "test_divergence.py",
     "max_rollbacks": "test_divergence.py",

@@ -1,5 +1,6 @@
 """The SavedModel is the product: loaded by a program that imports only TensorFlow."""
 
+import concurrent.futures
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import threading
 
 import keras
 import numpy as np
@@ -174,6 +176,26 @@ def test_versions_count_up_and_nothing_else_is_left(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
     assert versions_of(tmp_path) == [1, 2]
     assert newest_version(tmp_path) == tmp_path / "2"
+
+
+def test_exporters_at_once_get_a_version_each(tmp_path):
+    """All that differs is when they are done: the last step alone, many at a time."""
+    count = 16
+    start = threading.Barrier(count)
+
+    def move(number):
+        source = tmp_path / f".writing-{number}"
+        source.mkdir()
+        (source / "content").write_text(str(number))
+        start.wait()
+        return export_module._move_to_next_version(source, tmp_path)
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        paths = list(pool.map(move, range(count)))
+    assert versions_of(tmp_path) == list(range(1, count + 1))
+    assert [(path / "content").read_text() for path in paths] == [
+        str(number) for number in range(count)
+    ]
 
 
 def test_an_export_to_a_full_disk_is_named_and_leaves_nothing(full_disk):

@@ -21,8 +21,10 @@ RECIPE = [
 ]
 RECIPE += ["--translate=0.1", "--ema_momentum=0.9", "--keep=best", "--epochs=4"]
 RECIPE += ["--early_stopping=50", "--batch_size=16", "--checkpoint_every=0"]
+RECIPE += ["--deterministic"]
 TRAIN = ["train", *RECIPE, "--model_dir=run", "--export_dir=exports", "--export_name=m"]
 RESUME = ["train", "--resume", "--model_dir=run"]
+_HANGS = 3600  # seconds, of which a busy machine can take hundreds
 TIMES = {"seconds", "images_per_second", "timing"}
 
 
@@ -35,7 +37,7 @@ class Killer:
         self._log = folder / "log"
         self._log.touch()
 
-    def run(self, *arguments, writes=None, seconds=300):
+    def run(self, *arguments, writes=None, seconds=_HANGS):
         """Return the exit status (-9: killed) and the number of operations."""
         return self._forks.ask(
             arguments,
@@ -108,7 +110,7 @@ def killed_and_resumed(killer, limits):
         if status == 2:  # the kill came after the last thing written
             assert "is complete" in killer.log().splitlines()[-1]
             break
-        assert status == -9, killer.log()
+        assert status == -9 and limit, killer.log()  # the last one must end well
         kills += 1
     return kills
 

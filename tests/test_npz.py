@@ -5,9 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from kcnn import datasets, pipeline
+from kcnn import datasets, memory, npz, pipeline
 from kcnn.config import Config
-from kcnn.errors import UsageError
+from kcnn.errors import RunError, UsageError
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (700, 4, 6, 1), np.uint8)  # more than one chunk
@@ -162,7 +162,7 @@ def test_refuses_an_array_cut_short(path):
     np.save(whole, X)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("x_train.npy", whole.read_bytes()[:-1])
-    with pytest.raises(UsageError, match="x_train is cut short"):
+    with pytest.raises(UsageError, match=r"x_train holds .* cut short"):
         load(path)
 
 
@@ -173,7 +173,7 @@ def test_refuses_to_decode_again_every_epoch(path):
 
 _MEASURE = """
 import resource, sys
-from kcnn import datasets, pipeline
+from kcnn import datasets, memory, npz, pipeline
 from kcnn.config import Config
 
 def peak():
@@ -216,3 +216,58 @@ def test_archives_that_zipfile_cannot_read_are_named(tmp_path, offset, value, wo
     path.write_bytes(data)
     with pytest.raises(UsageError, match=words):
         load(path)
+
+
+def crafted(path, name, dtype, shape, size, fortran_order=False):
+    """Replace an array by a header, true or not, and zeros: a thousand to a byte."""
+    write(path, **{name: None})
+    header = {"descr": dtype, "fortran_order": fortran_order, "shape": shape}
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{name}.npy", "w", force_zip64=True) as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(size // 2**20):
+            file.write(bytes(2**20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape", "size", "words"),
+    [
+        ("y_train", "|i1", (2**26,), 2**26, "700 images, y_train has 67108864 labels"),
+        ("y_train", "<i8", (10**15,), 0, "0 bytes, which are no int64 of shape"),
+        ("y_train", "<i8", (-1,), 2**20, "1,048,576 bytes, which are no"),
+        ("x_train", "|u1", (700, 4, 6), 2**26, "67,108,864 bytes, which are no"),
+        ("x_train", "|u1", (1, 8192, 8192), 2**26, "8192 x 8192 pixels; the limit"),
+        ("class_names", "<U1024", (2**14,), 2**26, "expected 1,000 names of 256"),
+        ("class_names", "<U1", (2**24,), 2**26, "16,777,216 names of up to 1 char"),
+    ],
+)
+def test_refuses_a_small_file_with_large_arrays_before_it_reads_them(
+    path, monkeypatch, name, dtype, shape, size, words
+):
+    crafted(path, name, dtype, shape, size)
+    if size:
+        assert path.stat().st_size < size / 10
+
+    read = npz._read_exactly
+
+    def read_little(file, size, name):
+        assert size < 10_000, name
+        return read(file, size, name)
+
+    monkeypatch.setattr(npz, "_read_exactly", read_little)
+    with pytest.raises(UsageError, match=words) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_and_images_that_must_be_read_at_once_have_to_fit(path, monkeypatch):
+    write(path, x_train=np.asfortranarray(X))
+    monkeypatch.setattr(memory, "available", lambda: 700 * 8 - 1)
+    with pytest.raises(RunError, match="700 labels of y_train need"):
+        load(path)
+    monkeypatch.setattr(memory, "available", lambda: 700 * 4 * 6 - 1)
+    with pytest.raises(RunError, match="700 images of x_train in Fortran order need"):
+        load(path, cache="disk")

@@ -1,6 +1,7 @@
 """kcnn sweep: what it plans, and real sweeps on tiny data, also killed ones."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -11,13 +12,14 @@ import time
 
 import pytest
 
-from kcnn import jobs, memory, runtime
+from kcnn import jobs, memory, runtime, scheduler
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.experiments import EXPERIMENTS, settings_of
 from kcnn.knobs import parse_values
 from kcnn.locks import FolderLock
 from kcnn.sweep import plan
+from kcnn.sweep_runner import SweepRunner
 
 # As small as a run can be: nearly all of its seconds are Python's start.
 TINY = ("--dataset=npz:stripes.npz", "--model=mlp", "--dense_units=16")
@@ -373,7 +375,7 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
     second = started(tmp_path, *flags)  # beside the first, it is refused
     _, error = second.communicate(timeout=60)
     assert second.returncode == 2 and error.count("\n") == 1
-    assert f"already (process {process.pid} since " in error
+    assert f"kcnn sweep is running there already (process {process.pid} " in error
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == status
@@ -389,6 +391,18 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
         "--resume",
         "--dataset=npz:stripes.npz",
     ]
+
+
+def test_the_lock_names_the_command_that_runs_the_sweep(tmp_path):
+    held = []
+
+    class Board(scheduler.Board):
+        def note(self, topic, text):
+            held.append(json.loads((tmp_path / ".lock").read_text())["command"])
+
+    runner = SweepRunner(tmp_path, "kcnn reproduce", jobs=1)
+    runner.run([], {}, Board(io.StringIO()), {})
+    assert set(held) == {"kcnn reproduce"}
 
 
 def test_a_run_that_is_killed_is_named_with_its_signal(tmp_path):

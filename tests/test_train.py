@@ -135,6 +135,15 @@ def test_export_again_makes_the_next_version(trained, kcnn):
     assert os.listdir(folder / "b" / "n") == ["1"]
 
 
+@pytest.mark.slow
+def test_two_exports_at_once_are_two_versions(trained):
+    folder, _ = trained
+    command = [sys.executable, "-m", "kcnn", "export", "run", "--export_name=pair"]
+    both = [subprocess.Popen(command, cwd=folder) for _ in range(2)]
+    assert [process.wait(timeout=240) for process in both] == [0, 0]
+    assert sorted(os.listdir(folder / "saved_models" / "pair")) == ["1", "2"]
+
+
 def test_predict_labels_files_and_names_what_is_no_image(trained, kcnn):
     import tensorflow as tf
 

@@ -77,6 +77,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     planned = learning_curve.plan(given, sizes, seeds, equal)
     runner = SweepRunner(
         pathlib.Path(values.model_dir),
+        "kcnn learning-curve",
         overwrite=bool(values.overwrite),
         jobs=values.jobs,
     )

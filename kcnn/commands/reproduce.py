@@ -79,7 +79,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     data = _data(names, instead)
     _check_reachable(data, given.get("data_dir", ""))
     folder = pathlib.Path(values.model_dir or FLAGS["model_dir"].default)
-    runner = SweepRunner(folder, jobs=values.jobs)
+    runner = SweepRunner(folder, "kcnn reproduce", jobs=values.jobs)
     if not any(EXPERIMENTS[name].can_be_run for name in names):
         row = EXPERIMENTS[names[0]]
         raise UsageError(f"{names[0]} is no training run but {row.stands_for}")

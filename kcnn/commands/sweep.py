@@ -57,6 +57,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     planned, left_out = plan(chosen, patterns)
     runner = SweepRunner(
         pathlib.Path(values.model_dir),
+        "kcnn sweep",
         export_dir=values.export_dir or "",
         overwrite=bool(values.overwrite),
         jobs=values.jobs,

@@ -364,7 +364,7 @@ def _train_again(
     configs = {UNTUNED: baseline}
     configs |= {name: trainer.config(record) for name, record in recipes.items()}
     planned = plan(configs, range(first, first + seeds))
-    runner = SweepRunner(folder.retrained, overwrite=True)
+    runner = SweepRunner(folder.retrained, "kcnn tune", overwrite=True)
     board.line("")
     board.note("again", f"the best and the untuned recipe, {seeds} new seeds, tested")
     about = {"recipes": {name: c.to_dict() for name, c in configs.items()}}
