@@ -27,11 +27,11 @@ SHORT = (*TINY, "--epochs=2", "--batch_size=32")
 
 
 @pytest.fixture
-def sweep(kcnn, npz):
+def sweep(fresh_kcnn, npz):
     """Run kcnn sweep --model_dir=sweep in a folder with stripes.npz."""
 
     def run(*arguments, **kwargs):
-        return kcnn("sweep", "--model_dir=sweep", *arguments, **kwargs)
+        return fresh_kcnn("sweep", "--model_dir=sweep", *arguments, **kwargs)
 
     return run
 
