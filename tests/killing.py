@@ -28,6 +28,8 @@ def _shim(count_file, kill_at):
     """Count what changes files, and die before number `kill_at`."""
     count = itertools.count()
     counter = pathlib.Path(count_file).open("w")  # noqa: SIM115
+    counter.write("0")
+    counter.flush()
 
     def counted(function):
         def instead(*arguments, **kwargs):
