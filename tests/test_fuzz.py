@@ -7,6 +7,7 @@ that is no UsageError or RunError would reach a user as a traceback, and fails h
 import contextlib
 import io
 import json
+import os
 import shutil
 import zipfile
 
@@ -27,6 +28,7 @@ from kcnn.inference import Classifier
 from kcnn.run import Run, config_of, spec_of
 from kcnn.trust import check_saved_model
 from tests.conftest import striped_images, write_npz
+from tests.killing import Killer
 from tests.test_export import CARD_TEXT, SPEC, a_model, export_model
 
 
@@ -36,12 +38,15 @@ def cases(quick, many):
     return pytest.mark.parametrize("examples", [quick, slow])
 
 
-def check(examples, function, *strategies):
-    """Call a function with that many generated values; the same ones each time."""
+def check(examples, function, *strategies, seconds=10):
+    """Call a function with that many generated values; the same ones each time.
+
+    A case that takes longer than `seconds` fails.
+    """
     tried = given(*strategies)(function)
     settings(
         max_examples=examples,
-        deadline=10_000,  # ms: no case may hang
+        deadline=1000 * seconds,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -156,6 +161,45 @@ def test_command_lines(examples):
 
     commands = st.sampled_from([train, sweep, evaluate, predict, compare])
     check(examples, parse, commands, st.lists(flag_texts(), max_size=4))
+
+
+def knob_texts():
+    """Return a strategy of flags of one knob that are nearly right, and small."""
+
+    def flags_of(name):
+        knob = KNOBS[name]
+        values = st.sampled_from([*knob.choices, "", "0", "1", "2", "3,3", "true", "x"])
+        values |= st.integers(-1, 40).map(str) | st.floats(-0.5, 1.5).map(str)
+        return values.map(f"--{name}={{}}".format)
+
+    names = sorted(set(KNOBS) - {"dataset", "data_dir", "epochs"})
+    return st.sampled_from(names).flatmap(flags_of)
+
+
+@pytest.mark.slow
+def test_whole_trainings(tmp_path):
+    """Real processes: exit status, one line, and nothing written elsewhere."""
+    write_npz(tmp_path / "stripes.npz")
+    killer = Killer(tmp_path)
+    base = ["train", "--dataset=npz:stripes.npz", "--model=mlp", "--epochs=1"]
+    base += ["--model_dir=run", "--export_dir=exports"]
+    ours = {"stripes.npz", "log", "operations", "run", "exports"}
+
+    def run(more):
+        killer.start_again()
+        (tmp_path / "log").write_text("")
+        status, _ = killer.run(*base, *more)
+        told = killer.log()
+        assert status in (0, 1, 2) and "Traceback" not in told, (more, told)
+        errors = [line for line in told.splitlines() if line.startswith("kcnn train:")]
+        assert len(errors) == (status != 0), (more, told)
+        assert (tmp_path / "run" / "report.html").exists() == (status == 0), more
+        assert set(os.listdir(tmp_path)) <= ours, more
+
+    try:
+        check(100, run, st.lists(knob_texts(), max_size=3), seconds=3600)
+    finally:
+        killer.close()
 
 
 @cases(80, 4000)
