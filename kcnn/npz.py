@@ -27,14 +27,19 @@ _PREFIX = "npz:"
 
 def open_npz(config: Config, shape: Shape | None) -> Origin:
     """Open the file of a Config's dataset; `shape` overrides its images' own."""
+    path = _path(config)
+    with _complaints(path):
+        return _open(path, config, shape)
+
+
+def _path(config: Config) -> pathlib.Path:
     path = pathlib.Path(config.dataset.removeprefix(_PREFIX))
     if config.cache == "none":
         raise UsageError(
             f"--cache=none: {path.name} is a compressed stream and cannot be read "
             "again by index; --cache=memory and --cache=disk work"
         )
-    with _complaints(path):
-        return _open(path, config, shape)
+    return path
 
 
 def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
@@ -55,19 +60,51 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
 
     def read(split: str) -> Pool:
         with _complaints(path):
-            x, n = f"x_{split}", len(labels[split])
-            scale = _scale(path, x, origin.notes)
-            batches = (
-                fit(_to_uint8(chunk, scale), origin.shape).numpy()
-                for chunk in _chunks(path, x)
-            )
-            images = keep(batches, n, origin.shape, config.cache)
-            fingerprint = of_members(path, (x, f"y_{split}", "class_names"))
-            return Pool(images, labels[split], fingerprint)
+            names = (f"x_{split}", f"y_{split}", "class_names")
+            return _read(path, config, origin, names, labels[split])
 
     origin.splits["train"] = lambda: read("train")
     origin.splits["test"] = lambda: read("test")
     return origin
+
+
+def open_unlabeled(config: Config, shape: Shape) -> Origin:
+    """Open the images of a Config's dataset as one class, `test`: x_test, or images."""
+    path = _path(config)
+    origin = Origin(("unknown",), shape, {})
+    with _complaints(path):
+        found = _array_names(path)
+        x = next((name for name in ("x_test", "images") if name in found), None)
+        if x is None:
+            raise ValueError(
+                f"no array x_test or images (there are: {', '.join(found)})"
+            )
+        n = _array_shape(path, x)[0]
+        _check_images(path, x, n)
+
+    def read() -> Pool:
+        with _complaints(path):
+            return _read(path, config, origin, (x,), np.zeros(n, np.int64))
+
+    origin.splits["test"] = read
+    return origin
+
+
+def _read(
+    path: pathlib.Path,
+    config: Config,
+    origin: Origin,
+    names: tuple[str, ...],
+    labels: np.ndarray,
+) -> Pool:
+    """Read the images of names[0]; the fingerprint is of all arrays named."""
+    scale = _scale(path, names[0], origin.notes)
+    batches = (
+        fit(_to_uint8(chunk, scale), origin.shape).numpy()
+        for chunk in _chunks(path, names[0])
+    )
+    images = keep(batches, len(labels), origin.shape, config.cache)
+    return Pool(images, labels, of_members(path, names))
 
 
 @contextlib.contextmanager
@@ -86,28 +123,33 @@ def _complaints(path: pathlib.Path) -> Iterator[None]:
         raise UsageError(f"--dataset: {path}: {error}") from None
 
 
+def _array_names(path: pathlib.Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+
+
 @contextlib.contextmanager
 def _member(
     path: pathlib.Path, name: str
 ) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, np.dtype]]:
     """Open an array: its data, shape, whether it is in Fortran order, and dtype."""
-    with zipfile.ZipFile(path) as archive:
-        if f"{name}.npy" not in archive.namelist():
-            found = ", ".join(n.removesuffix(".npy") for n in archive.namelist())
-            raise ValueError(
-                f"no array {name} (there are: {found}); expected x_train, y_train, "
-                "x_test, y_test"
-            )
-        with archive.open(f"{name}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                header = np.lib.format.read_array_header_1_0(file)
-            else:
-                header = np.lib.format.read_array_header_2_0(file)
-            shape, fortran_order, dtype = header
-            if dtype.hasobject:
-                raise ValueError(f"{name} holds Python objects; expected numbers")
-            yield file, shape, fortran_order, dtype
+    found = _array_names(path)
+    if name not in found:
+        raise ValueError(
+            f"no array {name} (there are: {', '.join(found)}); expected x_train, "
+            "y_train, x_test, y_test"
+        )
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            header = np.lib.format.read_array_header_1_0(file)
+        else:
+            header = np.lib.format.read_array_header_2_0(file)
+        shape, fortran_order, dtype = header
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects; expected numbers")
+        yield file, shape, fortran_order, dtype
 
 
 def _array_shape(path: pathlib.Path, name: str) -> tuple[int, ...]:
@@ -167,9 +209,7 @@ def _refuse_label(name: str, labels: np.ndarray, bad: np.ndarray, why: str) -> N
 
 
 def _class_names(path: pathlib.Path, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
-    with zipfile.ZipFile(path) as archive:
-        named = "class_names.npy" in archive.namelist()
-    if not named:
+    if "class_names" not in _array_names(path):
         count = max(int(y.max()) for y in labels.values()) + 1
         return tuple(map(str, range(count)))
     with np.load(path, allow_pickle=False) as file:

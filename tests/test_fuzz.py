@@ -383,7 +383,7 @@ def test_saved_models_with_a_damaged_part(examples, exported, tmp_path):
         with clear_errors_only():
             classifier = Classifier(tmp_path / "m")
             spec_of(classifier.card)
-            assert classifier.probabilities(pixels).shape == (2, 3)
+            assert classifier.outputs(pixels)["probabilities"].shape == (2, 3)
 
     change = st.sampled_from(sorted(whole)).flatmap(
         lambda path: st.tuples(st.just(path), mutated(whole[path]))
