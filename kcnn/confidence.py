@@ -76,9 +76,7 @@ class Rule:
         """Say what the temperature is and what is accepted, as far as fitted."""
         parts = [] if self.temperature == 1 else [f"temperature {self.temperature:.4g}"]
         if self.threshold is not None:
-            at = self.threshold
-            if self.score == MAX_PROBABILITY:
-                at = math.exp(at)
+            at = readable({self.score: self.threshold})[self.score]
             parts.append(f"accepted from {self.score} {at:.6g} on")
         return "; ".join(parts)
 
@@ -107,6 +105,11 @@ def scores_of(logits: np.ndarray, temperature: float) -> dict[str, np.ndarray]:
         MAX_PROBABILITY: -np.logaddexp(0, odds_against),
         ENERGY: temperature * scipy.special.logsumexp(scaled, axis=1),
     }
+
+
+def readable(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores, or thresholds, as a person reads them: not the logarithm."""
+    return {n: np.exp(s) if n == MAX_PROBABILITY else s for n, s in scores.items()}
 
 
 def fit_rule(config: Config, logits: np.ndarray, labels: np.ndarray) -> Rule:

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import scipy.special
 
-from kcnn import diagram, galleries, pipeline, plots
+from kcnn import diagram, galleries, pipeline, plots, rejection_plots
+from kcnn.confidence import readable
 from kcnn.config import Config
 from kcnn.datasets import Dataset
 from kcnn.evaluation import worst_mistakes
@@ -35,11 +36,14 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
         matrix, names, folder / "confusion_matrix_normalized.png", normalize=True
     )
     galleries.mistakes(mistakes(trained), folder / "mistakes.png", tested=test["n"])
+    calibration = trained.evaluation["calibration"]
     plots.reliability(
         test["reliability"],
         test["expected_calibration_error"],
         folder / "reliability.png",
+        calibration and calibration["test"]["before"],
     )
+    _draw_rejection(run, trained)
     plots.per_class(test["per_class"], folder / "per_class.png")
     images, labels = training_sample(config, data, trained.model)
     galleries.image_grid(
@@ -47,6 +51,26 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
     )
     layers = run.read_config()["model"]["layers"]
     diagram.architecture(layers, folder / "architecture.png", config.model)
+
+
+def _draw_rejection(run: Run, trained: Trained) -> None:
+    """Draw what is rejected, and what of images of no class, as far as asked for."""
+    rejection, unknown = (trained.evaluation[k] for k in ("rejection", "unknown"))
+    if rejection:
+        rejection_plots.risk_coverage(
+            rejection["test"], rejection["score"], run.plots / "risk_coverage.png"
+        )
+    if trained.unknown is None:
+        return
+    rule = trained.rule
+    threshold = {} if rule.threshold is None else {rule.score: rule.threshold}
+    rejection_plots.score_histograms(
+        readable(trained.test.scores),
+        readable(trained.unknown.scores),
+        unknown["auroc"],
+        readable(threshold),
+        run.plots / "scores.png",
+    )
 
 
 def learning_rates(
@@ -61,7 +85,7 @@ def learning_rates(
 
 def mistakes(trained: Trained) -> list[dict]:
     """Return the test images that were wrong with the highest probability."""
-    split, logits = trained.data.test, trained.test_logits
+    split, logits = trained.data.test, trained.test.logits
     names = trained.data.spec.class_names
     worst = worst_mistakes(logits, split.labels, _GALLERY)
     images = pipeline.images_at(split, worst)

@@ -21,12 +21,14 @@ class Scored(NamedTuple):
     Attributes:
         rule: fitted to the validation images, as far as the Config asks for it.
         test: what it makes of the test images.
+        unknown: what it makes of the images of no class, if there are any.
         scores: for evaluation.json: train, validation and test, each with the time it
             took or None; calibration, rejection and unknown.
     """
 
     rule: Rule
     test: Judged
+    unknown: Judged | None
     scores: dict[str, Any]
 
 
@@ -59,7 +61,8 @@ def score(
         if name != "train":
             known[name] = logits, labels
     scores |= rejection.figures(config, rule, known, strange)
-    return Scored(rule, rule.judge(predicted["test"][0]), scores)
+    judged = None if strange is None else rule.judge(strange)
+    return Scored(rule, rule.judge(predicted["test"][0]), judged, scores)
 
 
 def _predict(

@@ -50,7 +50,9 @@ class Trained:
 
     data: Dataset
     model: keras.Model  # float32, without augmentation: what was evaluated
-    test_logits: np.ndarray  # (n, classes) float32, over the temperature
+    rule: Rule
+    test: Judged
+    unknown: Judged | None
     evaluation: dict[str, Any]
 
 
@@ -114,10 +116,10 @@ def train(
     final = models.build_model(config, data.spec, augment=False)
     final.set_weights(weights)
     final.jit_compile = False  # as the export computes
-    rule, judged, scores = scoring.score(
+    rule, test, strange, scores = scoring.score(
         final, config, data, unknown.split if unknown else None
     )
-    _save_predictions(run, data.test, judged)
+    _save_predictions(run, data.test, test)
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
@@ -137,7 +139,7 @@ def train(
         "reported": about["reported"],
     }
     write_json(run.evaluation, result)
-    return Trained(data, final, judged.logits, result)
+    return Trained(data, final, rule, test, strange, result)
 
 
 def _exported_before(
