@@ -7,7 +7,6 @@ import numpy as np
 import scipy.special
 
 from kcnn import diagram, galleries, pipeline, plots, rejection_plots
-from kcnn.confidence import readable
 from kcnn.config import Config
 from kcnn.datasets import Dataset
 from kcnn.evaluation import worst_mistakes
@@ -43,7 +42,13 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
         folder / "reliability.png",
         calibration and calibration["test"]["before"],
     )
-    _draw_rejection(run, trained)
+    rejection = trained.evaluation["rejection"]
+    rejection_plots.draw(
+        folder,
+        trained.rule,
+        (rejection and rejection["test"], trained.test),
+        (trained.evaluation["unknown"], trained.unknown),
+    )
     plots.per_class(test["per_class"], folder / "per_class.png")
     images, labels = training_sample(config, data, trained.model)
     galleries.image_grid(
@@ -51,26 +56,6 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
     )
     layers = run.read_config()["model"]["layers"]
     diagram.architecture(layers, folder / "architecture.png", config.model)
-
-
-def _draw_rejection(run: Run, trained: Trained) -> None:
-    """Draw what is rejected, and what of images of no class, as far as asked for."""
-    rejection, unknown = (trained.evaluation[k] for k in ("rejection", "unknown"))
-    if rejection:
-        rejection_plots.risk_coverage(
-            rejection["test"], rejection["score"], run.plots / "risk_coverage.png"
-        )
-    if trained.unknown is None:
-        return
-    rule = trained.rule
-    threshold = {} if rule.threshold is None else {rule.score: rule.threshold}
-    rejection_plots.score_histograms(
-        readable(trained.test.scores),
-        readable(trained.unknown.scores),
-        unknown["auroc"],
-        readable(threshold),
-        run.plots / "scores.png",
-    )
 
 
 def learning_rates(

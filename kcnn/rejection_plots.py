@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,45 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kcnn.canvas import BLUE, SKY, VERMILION, Path, drawing, floats
+from kcnn.confidence import Judged, Rule, readable
 
 _BINS = 40
+
+
+def draw(
+    folder: pathlib.Path,
+    rule: Rule,
+    known: tuple[Mapping[str, Any] | None, Judged],
+    unknown: tuple[Mapping[str, Any] | None, Judged | None],
+) -> list[pathlib.Path]:
+    """Draw what is rejected and how scores are spread, as far as there is any.
+
+    Args:
+        folder: for risk_coverage.png and scores.png.
+        rule: by which images are accepted.
+        known: what `kcnn.rejection.selective_scores` found, or None; and of what.
+        unknown: what `known_against_unknown` found, or None; and of what.
+
+    Returns:
+        What was drawn.
+    """
+    drawn = []
+    (rejected, judged), (figures, strange) = known, unknown
+    if rejected is not None:
+        drawn.append(folder / "risk_coverage.png")
+        risk_coverage(rejected, rule.score, drawn[-1])
+    if figures is not None and strange is not None:
+        drawn.append(folder / "scores.png")
+        scores = {name: judged.scores[name] for name in strange.scores}
+        threshold = {} if rule.threshold is None else {rule.score: rule.threshold}
+        score_histograms(
+            readable(scores),
+            readable(strange.scores),
+            figures["auroc"],
+            readable(threshold),
+            drawn[-1],
+        )
+    return drawn
 
 
 def risk_coverage(rejected: Mapping[str, Any], score: str, path: Path) -> Figure:

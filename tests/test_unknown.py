@@ -200,6 +200,13 @@ def test_evaluate_takes_other_unknown_images_and_says_so(rejecting, capsys):
     assert status == 0, said.err
     assert "1,797 unknown images of digits: " in said.out
     assert re.search(r"AUROC .*, energy: [01]\.\d{4} \(95% interval", said.out)
+    plots = folder / "drawn" / "here"
+    status, said = command(
+        capsys, "evaluate", folder / "m", "--unknown=digits", f"--plots={plots}"
+    )
+    assert status == 0, said.err
+    found = sorted(path.name for path in plots.iterdir())
+    assert found == ["risk_coverage.png", "scores.png"]
     status, said = command(capsys, "evaluate", folder / "run", "--unknown=folder:no")
     assert status == 2
     assert said.err == "kcnn evaluate: --unknown: no: no such folder\n"

@@ -37,6 +37,12 @@ FLAGS = {
     ),
     "trust": Knob("evaluate", False, TRUST, kind=bool),
     "output": Knob("evaluate", "", "write the figures to this JSON file too"),
+    "plots": Knob(
+        "evaluate",
+        "",
+        "draw risk_coverage.png, of a model that rejects images, and with --unknown "
+        "scores.png into this folder",
+    ),
 }
 
 _KNOBS = ("dataset", "data_dir", "strict", "cache", "batch_size", "unknown")
@@ -62,6 +68,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn.evaluation import evaluate_logits
     from kcnn.files import write_json
     from kcnn.rejection import known_against_unknown, selective_scores
+    from kcnn.rejection_plots import draw
     from kcnn.repetition import other_images
 
     if Run(path).exists:
@@ -77,6 +84,11 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     split = loaded.split
     datasets.check_classes(loaded.class_names, model.spec)
     unknown = datasets.load_unknown(config, model.spec)
+    if values.plots and model.rule.threshold is None and unknown is None:
+        raise UsageError(
+            "--plots: nothing to draw; the model rejects no image and no --unknown is "
+            "given"
+        )
     if "dataset" not in given and other_images(model.note, name, split.fingerprint):
         print(
             f"kcnn evaluate: {config.dataset} has changed: its {name} split is taken "
@@ -87,12 +99,13 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     judged = model.judge(split, config.batch_size)
     seconds = time.perf_counter() - began
     scores = evaluate_logits(judged.logits, split.labels, model.spec.class_names)
-    rejected = strange = None
+    rejected = figures = strange = None
     if judged.accepted is not None:
         rejected = selective_scores(judged, model.rule.score, split.labels)
     if unknown:
-        other = model.judge(unknown.split, config.batch_size)
-        strange = {"dataset": config.unknown, **known_against_unknown(judged, other)}
+        strange = model.judge(unknown.split, config.batch_size)
+        found = known_against_unknown(judged, strange)
+        figures = {"dataset": config.unknown, **found}
     skipped = loaded.skipped + (unknown.skipped if unknown else [])
     result = {
         "model": str(path),
@@ -101,11 +114,15 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         **scores,
         "rule": dataclasses.asdict(model.rule),
         "rejection": rejected,
-        "unknown": strange,
+        "unknown": figures,
         "skipped_files": [{"file": f, "reason": r} for f, r in skipped],
         "seconds": seconds,
         "images_per_second": len(split) / seconds,
     }
+    if values.plots:
+        folder = pathlib.Path(values.plots)
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(folder, model.rule, (rejected, judged), (figures, strange))
     if values.output:
         write_json(values.output, result)
     print(json.dumps(result, indent=2) if values.format == "json" else _text(result))
