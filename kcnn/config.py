@@ -435,6 +435,36 @@ class Config:
         high=2**31 - 1,
     )
 
+    # Confidence: fitted to the validation images when the training is over
+    calibrate: bool = knob(
+        "confidence",
+        By("reject", {"none": False, "max_probability": True, "energy": True}),
+        "divide the logits by the temperature of the least loss on the validation "
+        "images (temperature scaling); probabilities change, predicted classes do not",
+    )
+    reject: str = knob(
+        "confidence",
+        "none",
+        'answer "unknown" where this score is below a threshold: max_probability, of '
+        "the predicted class; energy, temperature times logsumexp of logits over "
+        "temperature",
+        choices=("none", "max_probability", "energy"),
+    )
+    coverage: float = knob(
+        "confidence",
+        By("reject", {"max_probability": 0.95, "energy": 0.95}),
+        "part of the validation images that is accepted; it sets the threshold",
+        low=0.01,
+        high=1.0,
+    )
+    unknown: str = knob(
+        "confidence",
+        "",
+        "images of no class, to test with how well the scores tell them apart: a data "
+        "set as in --dataset, its labels unread, or folder:DIR with images anywhere in "
+        "it",
+    )
+
     # Machine
     precision: str = knob(
         "machine",
@@ -488,6 +518,22 @@ class Config:
         """Return name -> value for every knob."""
         return dataclasses.asdict(self)
 
+    @property
+    def fits_confidence(self) -> bool:
+        """Whether a temperature or a threshold is fitted."""
+        return bool(self.calibrate) or self.reject != "none"
+
+    @property
+    def needs_validation(self) -> list[str]:
+        """The flags that a run can follow only with validation images."""
+        asked = {
+            "early_stopping": self.early_stopping,
+            "keep=best": self.keep == "best",
+            "calibrate": self.calibrate,
+            f"reject={self.reject}": self.reject != "none",
+        }
+        return [f"--{name}" for name, is_set in asked.items() if is_set]
+
 
 KNOBS: dict[str, Knob] = knobs_of(Config)
 
@@ -532,12 +578,11 @@ def _check_combinations(config: Config) -> None:
                     f"--{name}: got {show(getattr(config, name))}, expected as many "
                     f"numbers as --filters={show(config.filters)}"
                 )
-    if config.validation_fraction == 0 and (
-        config.early_stopping or config.keep == "best"
-    ):
+    if config.validation_fraction == 0 and config.needs_validation:
         raise UsageError(
-            "--validation_fraction=0 leaves nothing for --early_stopping and "
-            "--keep=best to go by; give it a part of the training images"
+            f"--validation_fraction=0 leaves nothing for "
+            f"{' and '.join(config.needs_validation)} to go by; give it a part of the "
+            "training images"
         )
     if config.warmup_epochs and config.warmup_epochs >= config.epochs:
         raise UsageError(

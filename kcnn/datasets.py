@@ -7,17 +7,15 @@ others.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from kcnn import splits
+from kcnn import folders, npz, splits
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_arrays
-from kcnn.folders import open_folder
 from kcnn.images import Shape, fit
-from kcnn.npz import open_npz
 from kcnn.records import open_records
 from kcnn.sources import MOST_CLASSES, Origin, Pool, keep, wanted_shape
 from kcnn.spec import ImageSpec
@@ -129,6 +127,41 @@ def load_split(config: Config, name: str, spec: ImageSpec) -> OneSplit:
     return OneSplit(parts[name], origin.class_names, origin.skipped)
 
 
+def load_unknown(config: Config, spec: ImageSpec) -> OneSplit | None:
+    """Load the images of no class that --unknown names; None where it names none.
+
+    They are the data set's test images, or all where it has no test split; of a folder
+    all images in it, however nested.
+
+    Args:
+        config: unknown, data_dir, strict and cache are read.
+        spec: the model's; the images are given its shape.
+
+    Raises:
+        UsageError: they cannot be had; one line.
+    """
+    if not config.unknown:
+        return None
+    # What cannot be read again by index is kept; it is not --dataset's affair.
+    again = _kind(config.unknown) not in ("digits", "npz")
+    cache = config.cache if again or config.cache == "disk" else "memory"
+    source = dataclasses.replace(config, dataset=config.unknown, cache=cache)
+    openers = _OPENERS | {
+        "npz": npz.open_unlabeled,
+        "folder": folders.open_unlabeled,
+    }
+    try:
+        origin = _opener(source, openers)(source, spec.shape)
+        read = origin.splits.get("test") or origin.splits["train"]
+        split = splits.split_of(read())
+        _check_strict(origin, source)
+        if not len(split):
+            raise UsageError(f"--dataset: {config.unknown} holds no image")
+    except UsageError as error:  # the readers name the flag that they are for else
+        raise UsageError(str(error).replace("--dataset", "--unknown")) from None
+    return OneSplit(split, origin.class_names, origin.skipped)
+
+
 def check_classes(found: tuple[str, ...], spec: ImageSpec) -> None:
     """Raise UsageError if a data set's labels mean something else to a model.
 
@@ -146,18 +179,15 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _open(config: Config, shape: Shape | None) -> Origin:
-    kind, _, place = config.dataset.partition(":")
-    if kind in ("npz", "folder") and not place:
-        raise UsageError(f"--dataset: got {config.dataset!r}, expected {kind}:PATH")
-    if config.strict and kind != "folder":
+    kinds = {_kind(spec) for spec in (config.dataset, config.unknown) if spec}
+    if config.strict and "folder" not in kinds:
         raise UsageError("--strict changes nothing: it belongs to folder:DIR")
-    if config.data_dir and kind in ("digits", "npz", "folder"):
+    if config.data_dir and kinds <= _OPENERS.keys():
         raise UsageError(
             f"--data_dir changes nothing for --dataset={config.dataset}: it belongs "
             "to the data sets of tensorflow-datasets"
         )
-    openers = {"digits": _open_digits, "npz": open_npz, "folder": open_folder}
-    origin = openers.get(kind, open_records)(config, shape)
+    origin = _opener(config, _OPENERS)(config, shape)
     count = len(origin.class_names)
     if not 2 <= count <= MOST_CLASSES:
         raise UsageError(
@@ -188,6 +218,26 @@ def _open_digits(config: Config, shape: Shape | None) -> Origin:
 
     origin.splits["train"] = read
     return origin
+
+
+# Other names are those of tensorflow-datasets.
+_OPENERS: dict[str, Callable[[Config, Shape], Origin]] = {
+    "digits": _open_digits,
+    "npz": npz.open_npz,
+    "folder": folders.open_folder,
+}
+
+
+def _kind(dataset: str) -> str:
+    return dataset.partition(":")[0]
+
+
+def _opener(config: Config, openers: Mapping[str, Callable]) -> Callable:
+    """Return what opens a Config's dataset."""
+    kind, _, place = config.dataset.partition(":")
+    if kind in ("npz", "folder") and not place:
+        raise UsageError(f"--dataset: got {config.dataset!r}, expected {kind}:PATH")
+    return openers.get(kind, open_records)
 
 
 def _with_extra_class(origin: Origin, extra: str) -> tuple[str, ...]:

@@ -34,40 +34,60 @@ def evaluate_logits(
     Raises:
         RunError: a logit is not finite.
     """
-    if not np.isfinite(logits).all():
-        raise RunError(
-            "the model's outputs are not finite numbers: the training diverged; "
-            "lower --learning_rate or use --precision=float32"
-        )
+    check_finite(logits)
     quick = quick_scores(logits, labels)
-    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    calibration = calibration_scores(logits, labels)
     predicted = logits.argmax(1)
     hits = predicted == labels
-    confidence = probabilities.max(1)
-    bins = reliability_bins(confidence, hits)
     everything = range(len(class_names))
     scores = {
         "n": len(labels),
         "mistakes": int((~hits).sum()),
         "accuracy": quick["accuracy"],
         "accuracy_interval": wilson_interval(int(hits.sum()), len(labels)),
-        "loss": quick["loss"],
+        "loss": calibration["loss"],
         "macro_f1": quick["macro_f1"],
-        "expected_calibration_error": calibration_error(bins),
+        "expected_calibration_error": calibration["expected_calibration_error"],
         "per_class": _per_class(labels, predicted, class_names),
         "confusion_matrix": sklearn.metrics.confusion_matrix(
             labels, predicted, labels=everything
         ).tolist(),
-        "reliability": bins,
+        "reliability": calibration["reliability"],
     }
     if len(class_names) > 10:
         scores["top_5_accuracy"] = top_k_accuracy(logits, labels, 5)
     return scores
 
 
+def check_finite(logits: np.ndarray) -> None:
+    """Raise RunError if a logit is not finite."""
+    if not np.isfinite(logits).all():
+        raise RunError(
+            "the model's outputs are not finite numbers: the training diverged; "
+            "lower --learning_rate or use --precision=float32"
+        )
+
+
+def calibration_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Return loss, expected_calibration_error and reliability of `evaluate_logits`."""
+    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    hits = logits.argmax(1) == labels
+    bins = reliability_bins(probabilities.max(1), hits)
+    return {
+        "loss": cross_entropy(logits, labels),
+        "expected_calibration_error": calibration_error(bins),
+        "reliability": bins,
+    }
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross-entropy, in nats."""
+    log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+
+
 def quick_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return accuracy, loss (mean cross-entropy in nats) and macro F1, every epoch."""
-    log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
     predicted = logits.argmax(1)
     macro_f1 = sklearn.metrics.f1_score(
         labels, predicted, average="macro", zero_division=0.0
@@ -75,7 +95,7 @@ def quick_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(macro_f1),
-        "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "loss": cross_entropy(logits, labels),
     }
 
 

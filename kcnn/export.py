@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from kcnn import images as image_ops
+from kcnn.confidence import ENERGY, MAX_PROBABILITY, PLAIN, Judged, Rule
 from kcnn.errors import RunError
 from kcnn.spec import ImageSpec
 
@@ -39,6 +40,7 @@ def export_model(
     base: pathlib.Path,
     card: dict[str, Any],
     images: np.ndarray,
+    rule: Rule = PLAIN,
 ) -> dict[str, Any]:
     """Write BASE/VERSION/ with the next free version number, whole or not at all.
 
@@ -50,6 +52,7 @@ def export_model(
         base: the folder of this model's versions.
         card: what to keep beside the graph, in assets.extra/kcnn.json.
         images: (n, height, width, channels) uint8 real images to compare on.
+        rule: the temperature of the probabilities, and which images are accepted.
 
     Returns:
         path, signatures, checked_images and largest_difference of a probability. The
@@ -62,7 +65,8 @@ def export_model(
             encoded file in the feature `image`.
 
         Each gives `probabilities` (n, classes) float32, `classes` (n,) int64 and
-        `labels` (n,) string.
+        `labels` (n,) string; where the rule rejects images also `accepted` (n,) bool
+        and `score` (n,) float32, by which they are.
 
     Raises:
         RunError: it could not be written, or an output differs from the model's.
@@ -71,12 +75,12 @@ def export_model(
     with _folder_aside(base) as folder:
         target = folder / "model"
         try:
-            _archive(model, spec).write_out(str(target), verbose=False)
+            _archive(model, spec, rule).write_out(str(target), verbose=False)
         except tf.errors.OpError as error:  # a full disk, to TensorFlow
             raise RunError(f"{base}: could not be written: {error.message}") from None
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
-        found = check_export(target, model, images)
+        found = check_export(target, model, images, rule)
         return {"path": str(_move_to_next_version(target, base)), **found}
 
 
@@ -120,17 +124,26 @@ def export_of(base: pathlib.Path, run_id: str) -> pathlib.Path | None:
     return None
 
 
-def _archive(model: keras.Model, spec: ImageSpec) -> keras.export.ExportArchive:
+def _archive(
+    model: keras.Model, spec: ImageSpec, rule: Rule
+) -> keras.export.ExportArchive:
     names = tf.constant(spec.class_names)
 
     def outputs(images):
-        probabilities = tf.nn.softmax(model(images, training=False))
+        logits = model(images, training=False)
+        if rule.temperature != 1:
+            logits = logits / rule.temperature
+        probabilities = tf.nn.softmax(logits)
         classes = tf.argmax(probabilities, -1)
-        return {
+        found = {
             "probabilities": probabilities,
             "classes": classes,
             "labels": tf.gather(names, classes),
         }
+        if rule.threshold is not None:
+            found["score"] = _SCORES[rule.score](logits, rule.temperature)
+            found["accepted"] = found["score"] >= rule.threshold
+        return found
 
     def decode(contents):
         return tf.map_fn(
@@ -152,6 +165,21 @@ def _archive(model: keras.Model, spec: ImageSpec) -> keras.export.ExportArchive:
     examples = tf.TensorSpec([None], tf.string, name="examples")
     archive.add_endpoint("serving_examples", from_examples, [examples])
     return archive
+
+
+def _log_max_probability(scaled: tf.Tensor, temperature: float) -> tf.Tensor:
+    predicted = tf.one_hot(tf.argmax(scaled, -1), scaled.shape[-1], True, False)
+    others = tf.where(predicted, -np.inf, scaled)
+    odds_against = tf.reduce_logsumexp(others, -1) - tf.reduce_max(scaled, -1)
+    return -tf.nn.softplus(odds_against)
+
+
+def _energy(scaled: tf.Tensor, temperature: float) -> tf.Tensor:
+    return temperature * tf.reduce_logsumexp(scaled, -1)
+
+
+# As kcnn.confidence.scores_of has them, of logits over the temperature.
+_SCORES = {MAX_PROBABILITY: _log_max_probability, ENERGY: _energy}
 
 
 def versions_of(base: pathlib.Path) -> list[int]:
@@ -176,7 +204,10 @@ def _move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.P
 
 
 def check_export(
-    path: pathlib.Path, model: keras.Model, images: np.ndarray
+    path: pathlib.Path,
+    model: keras.Model,
+    images: np.ndarray,
+    rule: Rule = PLAIN,
 ) -> dict[str, Any]:
     """Load an export and compare every signature with the model on real images.
 
@@ -184,9 +215,12 @@ def check_export(
         signatures, checked_images and largest_difference of a probability.
 
     Raises:
-        RunError: an output differs by more than TOLERANCE.
+        RunError: a probability differs by more than TOLERANCE, or an image is accepted
+            that should not be, or the reverse, its score being further from the
+            threshold than that.
     """
-    expected = keras.ops.softmax(model.predict(images, verbose=0))
+    judged = rule.judge(model.predict(images, verbose=0))
+    expected = keras.ops.softmax(judged.logits)
     encoded = [tf.io.encode_png(image).numpy() for image in images]
     inputs = {
         "serving_default": {"images": tf.constant(images)},
@@ -194,9 +228,10 @@ def check_export(
         "serving_examples": {"examples": tf.constant([_example(e) for e in encoded])},
     }
     signatures = tf.saved_model.load(str(path)).signatures
+    outputs = {name: signatures[name](**fed) for name, fed in inputs.items()}
     differences = {
-        name: float(np.abs(signatures[name](**fed)["probabilities"] - expected).max())
-        for name, fed in inputs.items()
+        name: float(np.abs(found["probabilities"] - expected).max())
+        for name, found in outputs.items()
     }
     name, largest = max(differences.items(), key=lambda item: item[1])
     if not largest <= TOLERANCE:
@@ -204,11 +239,29 @@ def check_export(
             f"the export was not kept: {name} differs from the model by {largest:.2g} "
             "in a probability"
         )
+    for name, found in outputs.items():
+        wrong = _wrongly_accepted(found, judged, rule)
+        if wrong:
+            raise RunError(
+                f"the export was not kept: {name} accepts or rejects {wrong} of "
+                f"{len(images)} images otherwise than the model"
+            )
     return {
         "signatures": list(inputs),
         "checked_images": len(images),
         "largest_difference": largest,
     }
+
+
+def _wrongly_accepted(
+    outputs: Mapping[str, tf.Tensor], judged: Judged, rule: Rule
+) -> int:
+    """Return for how many images `accepted` is wrong, not by rounding."""
+    if rule.threshold is None:
+        return 0
+    distance = np.abs(judged.scores[rule.score] - rule.threshold)
+    wrong = outputs["accepted"].numpy() != judged.accepted
+    return int((wrong & (distance > TOLERANCE)).sum())
 
 
 def _example(encoded: bytes) -> bytes:

@@ -55,6 +55,7 @@ class _Scan:
     """Walks DIR and sorts its files: readable by their header, skipped, ignored."""
 
     def __init__(self, root: str):
+        self.given = root  # as the user named it
         self.root = os.path.realpath(root)
         self.skipped: list[tuple[str, str]] = []
         self.ignored: list[str] = []
@@ -76,10 +77,11 @@ class _Scan:
         for folder in self.folders(split_folder):
             if not self._leads_astray(folder, [split_folder]):
                 name = os.fsencode(os.path.basename(folder)).decode(errors="replace")
-                found[name] = list(self._files(folder, name))
+                found[name] = list(self.files(folder, name))
         return found
 
-    def _files(self, folder: str, class_name: str) -> Iterator[_File]:
+    def files(self, folder: str, class_name: str) -> Iterator[_File]:
+        """Yield the files below a folder whose header is good, sorted."""
         for path in self._walk(folder, [folder]):
             if os.path.splitext(path)[1].lower() not in images.SUFFIXES:
                 self.ignored.append(self.name(path))
@@ -125,10 +127,8 @@ def _holds(folder: str, path: str) -> bool:
 
 def open_folder(config: Config, shape: Shape | None) -> Origin:
     """Open the folder of a Config's dataset; `shape` overrides its images' own."""
-    root = os.path.expanduser(config.dataset.removeprefix("folder:"))
-    if not os.path.isdir(root):
-        raise UsageError(f"--dataset: {root}: no such folder")
-    scan = _Scan(root)
+    scan = _scan(config)
+    root = scan.given
     try:
         found = {split: scan.classes(folder) for split, folder in _layout(scan).items()}
     except OSError as error:
@@ -144,6 +144,28 @@ def open_folder(config: Config, shape: Shape | None) -> Origin:
     for split, classes in found.items():
         origin.splits[split] = functools.partial(_read, config, origin, classes)
     return origin
+
+
+def open_unlabeled(config: Config, shape: Shape) -> Origin:
+    """Open all images below the folder of a Config's dataset as one class, `test`."""
+    scan = _scan(config)
+    try:
+        files = list(scan.files(scan.root, "unknown"))
+    except OSError as error:
+        raise UsageError(f"--dataset: {scan.given}: {error.strerror}") from None
+    if not files:
+        raise UsageError(f"--dataset: {scan.given}: there is no image in it")
+    origin = Origin(("unknown",), shape, {}, _ignored_note(scan), scan.skipped)
+    classes = {"unknown": files}
+    origin.splits["test"] = functools.partial(_read, config, origin, classes)
+    return origin
+
+
+def _scan(config: Config) -> _Scan:
+    root = os.path.expanduser(config.dataset.removeprefix("folder:"))
+    if not os.path.isdir(root):
+        raise UsageError(f"--dataset: {root}: no such folder")
+    return _Scan(root)
 
 
 def _layout(scan: _Scan) -> dict[str, str]:

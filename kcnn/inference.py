@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,11 @@ import tensorflow as tf
 from kcnn.errors import UsageError
 from kcnn.images import reason
 from kcnn.trust import check_saved_model
+
+# Name -> array, the first dimension being the images: probabilities (n, classes)
+# float32, classes (n,) int64, labels (n,) bytes; of a model that rejects images also
+# accepted (n,) bool and score (n,) float32.
+Outputs = dict[str, np.ndarray]
 
 
 class Classifier:
@@ -43,32 +48,36 @@ class Classifier:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UsageError(f"{self.path}: a damaged SavedModel: {text}") from error
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Score (n, height, width, channels) uint8 images: (n, classes) float32."""
-        outputs = self._signatures["serving_default"](images=tf.constant(images))
-        return outputs["probabilities"].numpy()
+    def outputs(self, images: np.ndarray) -> Outputs:
+        """Return what the model makes of (n, height, width, channels) uint8 images."""
+        return _arrays(self._signatures["serving_default"](images=tf.constant(images)))
 
-    def probabilities_of_batches(self, batches: Iterable[np.ndarray]) -> np.ndarray:
-        """Score batch after batch of uint8 images: (n, classes) float32."""
-        return np.concatenate([self.probabilities(np.asarray(b)) for b in batches])
+    def outputs_of_batches(self, batches: Iterable[np.ndarray]) -> Outputs:
+        """Return the same of batch after batch, put together."""
+        found = [self.outputs(np.asarray(batch)) for batch in batches]
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
-    def probabilities_of_files(
-        self, contents: Sequence[bytes]
-    ) -> list[np.ndarray | str]:
-        """Score encoded images.
+    def outputs_of_files(self, contents: Sequence[bytes]) -> list[Outputs | str]:
+        """Return for each encoded image its outputs, or why it cannot be decoded.
 
-        Returns:
-            For each, its (classes,) float32, or why it could not be decoded.
+        Its outputs are those of `outputs`, without the first dimension.
         """
         signature = self._signatures["serving_bytes"]
         try:
-            outputs = signature(contents=tf.constant(list(contents)))
-            return list(outputs["probabilities"].numpy())
+            outputs = _arrays(signature(contents=tf.constant(list(contents))))
         except tf.errors.InvalidArgumentError as error:
             if len(contents) == 1:
                 return [reason(error)]
-        # One bad image fails a whole request: find it.
-        return [self.probabilities_of_files([one])[0] for one in contents]
+            # One bad image fails a whole request: find it.
+            return [self.outputs_of_files([one])[0] for one in contents]
+        return [
+            {name: array[i] for name, array in outputs.items()}
+            for i in range(len(contents))
+        ]
+
+
+def _arrays(outputs: Mapping[str, tf.Tensor]) -> Outputs:
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:

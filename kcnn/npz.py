@@ -30,20 +30,26 @@ _LONGEST_NAME = 256  # characters of a class
 
 def open_npz(config: Config, shape: Shape | None) -> Origin:
     """Open the file of a Config's dataset; `shape` overrides its images' own."""
+    path = _path(config)
+    with _complaints(path):
+        return _open(path, config, shape)
+
+
+def _path(config: Config) -> pathlib.Path:
     path = pathlib.Path(config.dataset.removeprefix(_PREFIX))
     if config.cache == "none":
         raise UsageError(
             f"--cache=none: {path.name} is a compressed stream and cannot be read "
             "again by index; --cache=memory and --cache=disk work"
         )
-    with _complaints(path):
-        return _open(path, config, shape)
+    return path
 
 
 def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
     labels = {}
     for split in ("train", "test"):
-        _check_images(path, f"x_{split}", f"y_{split}")
+        _check_images(path, f"x_{split}")
+        _check_counts(path, f"x_{split}", f"y_{split}")
         labels[split] = _read_labels(path, f"y_{split}")
     class_names = _class_names(path, labels)
     if shape is None:
@@ -59,19 +65,51 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
 
     def read(split: str) -> Pool:
         with _complaints(path):
-            x, n = f"x_{split}", len(labels[split])
-            scale = _scale(path, x, origin.notes)
-            batches = (
-                fit(_to_uint8(chunk, scale), origin.shape).numpy()
-                for chunk in _chunks(path, x)
-            )
-            images = keep(batches, n, origin.shape, config.cache)
-            fingerprint = of_members(path, (x, f"y_{split}", "class_names"))
-            return Pool(images, labels[split], fingerprint)
+            names = (f"x_{split}", f"y_{split}", "class_names")
+            return _read(path, config, origin, names, labels[split])
 
     origin.splits["train"] = lambda: read("train")
     origin.splits["test"] = lambda: read("test")
     return origin
+
+
+def open_unlabeled(config: Config, shape: Shape) -> Origin:
+    """Open the images of a Config's dataset as one class, `test`: x_test, or images."""
+    path = _path(config)
+    origin = Origin(("unknown",), shape, {})
+    with _complaints(path):
+        found = _array_names(path)
+        x = next((name for name in ("x_test", "images") if name in found), None)
+        if x is None:
+            raise ValueError(
+                f"no array x_test or images (there are: {', '.join(found)})"
+            )
+        n = _array_shape(path, x)[0]
+        _check_images(path, x)
+
+    def read() -> Pool:
+        with _complaints(path):
+            return _read(path, config, origin, (x,), np.zeros(n, np.int64))
+
+    origin.splits["test"] = read
+    return origin
+
+
+def _read(
+    path: pathlib.Path,
+    config: Config,
+    origin: Origin,
+    names: tuple[str, ...],
+    labels: np.ndarray,
+) -> Pool:
+    """Read the images of names[0]; the fingerprint is of all arrays named."""
+    scale = _scale(path, names[0], origin.notes)
+    batches = (
+        fit(_to_uint8(chunk, scale), origin.shape).numpy()
+        for chunk in _chunks(path, names[0])
+    )
+    images = keep(batches, len(labels), origin.shape, config.cache)
+    return Pool(images, labels, of_members(path, names))
 
 
 @contextlib.contextmanager
@@ -90,6 +128,12 @@ def _complaints(path: pathlib.Path) -> Iterator[None]:
         raise UsageError(f"--dataset: {path}: {error}") from None
 
 
+def _array_names(path: pathlib.Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+
+
 @contextlib.contextmanager
 def _member(
     path: pathlib.Path, name: str
@@ -99,29 +143,28 @@ def _member(
     Its shape is true: zipfile reads no more of a member than the archive's directory
     says, and that is what the shape needs.
     """
-    with zipfile.ZipFile(path) as archive:
-        if f"{name}.npy" not in archive.namelist():
-            found = ", ".join(n.removesuffix(".npy") for n in archive.namelist())
+    found = _array_names(path)
+    if name not in found:
+        raise ValueError(
+            f"no array {name} (there are: {', '.join(found)}); expected x_train, "
+            "y_train, x_test, y_test"
+        )
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            header = np.lib.format.read_array_header_1_0(file)
+        else:
+            header = np.lib.format.read_array_header_2_0(file)
+        shape, fortran_order, dtype = header
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects; expected numbers")
+        size = archive.getinfo(f"{name}.npy").file_size - file.tell()
+        if min(shape, default=0) < 0 or size != math.prod(shape) * dtype.itemsize:
             raise ValueError(
-                f"no array {name} (there are: {found}); expected x_train, y_train, "
-                "x_test, y_test"
+                f"{name} holds {size:,} bytes, which are no {dtype} of shape "
+                f"{shape}: it is cut short, or somebody made it so"
             )
-        with archive.open(f"{name}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                header = np.lib.format.read_array_header_1_0(file)
-            else:
-                header = np.lib.format.read_array_header_2_0(file)
-            shape, fortran_order, dtype = header
-            if dtype.hasobject:
-                raise ValueError(f"{name} holds Python objects; expected numbers")
-            size = archive.getinfo(f"{name}.npy").file_size - file.tell()
-            if min(shape, default=0) < 0 or size != math.prod(shape) * dtype.itemsize:
-                raise ValueError(
-                    f"{name} holds {size:,} bytes, which are no {dtype} of shape "
-                    f"{shape}: it is cut short, or somebody made it so"
-                )
-            yield file, shape, fortran_order, dtype
+        yield file, shape, fortran_order, dtype
 
 
 def _array_shape(path: pathlib.Path, name: str) -> tuple[int, ...]:
@@ -191,9 +234,7 @@ def _refuse_label(name: str, labels: np.ndarray, bad: np.ndarray, why: str) -> N
 
 
 def _class_names(path: pathlib.Path, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
-    with zipfile.ZipFile(path) as archive:
-        named = "class_names.npy" in archive.namelist()
-    if not named:
+    if "class_names" not in _array_names(path):
         count = max(int(y.max()) for y in labels.values()) + 1
         return tuple(map(str, range(count)))
     with _member(path, "class_names") as (file, shape, _, dtype):
@@ -217,7 +258,7 @@ def _class_names(path: pathlib.Path, labels: dict[str, np.ndarray]) -> tuple[str
     return tuple(names.tolist())
 
 
-def _check_images(path: pathlib.Path, name: str, labels: str) -> None:
+def _check_images(path: pathlib.Path, name: str) -> None:
     """Refuse an array of images for what its header says, before it is read."""
     with _member(path, name) as (_, shape, _, dtype):
         fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
@@ -231,10 +272,14 @@ def _check_images(path: pathlib.Path, name: str, labels: str) -> None:
                 f"{name} has images of {shape[1]} x {shape[2]} pixels; the limit is "
                 f"{MAX_PIXELS:,}"
             )
+
+
+def _check_counts(path: pathlib.Path, images: str, labels: str) -> None:
+    n_images, *_ = _array_shape(path, images)
     n_labels, *_ = _array_shape(path, labels) or (0,)
-    if shape[0] != n_labels:
+    if n_images != n_labels:
         raise ValueError(
-            f"{name} has {shape[0]} images, {labels} has {n_labels} labels"
+            f"{images} has {n_images} images, {labels} has {n_labels} labels"
         )
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import scipy.special
 
-from kcnn import diagram, galleries, pipeline, plots
+from kcnn import diagram, galleries, pipeline, plots, rejection_plots
 from kcnn.config import Config
 from kcnn.datasets import Dataset
 from kcnn.evaluation import worst_mistakes
@@ -35,10 +35,19 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
         matrix, names, folder / "confusion_matrix_normalized.png", normalize=True
     )
     galleries.mistakes(mistakes(trained), folder / "mistakes.png", tested=test["n"])
+    calibration = trained.evaluation["calibration"]
     plots.reliability(
         test["reliability"],
         test["expected_calibration_error"],
         folder / "reliability.png",
+        calibration and calibration["test"]["before"],
+    )
+    rejection = trained.evaluation["rejection"]
+    rejection_plots.draw(
+        folder,
+        trained.rule,
+        (rejection and rejection["test"], trained.test),
+        (trained.evaluation["unknown"], trained.unknown),
     )
     plots.per_class(test["per_class"], folder / "per_class.png")
     images, labels = training_sample(config, data, trained.model)
@@ -61,7 +70,7 @@ def learning_rates(
 
 def mistakes(trained: Trained) -> list[dict]:
     """Return the test images that were wrong with the highest probability."""
-    split, logits = trained.data.test, trained.test_logits
+    split, logits = trained.data.test, trained.test.logits
     names = trained.data.spec.class_names
     worst = worst_mistakes(logits, split.labels, _GALLERY)
     images = pipeline.images_at(split, worst)

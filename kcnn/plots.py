@@ -8,7 +8,7 @@ nothing global stays changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -277,7 +277,12 @@ def per_class(rows: Rows, path: Path) -> Figure:
     return figure
 
 
-def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Figure:
+def reliability(
+    bins: Rows,
+    expected_calibration_error: float,
+    path: Path,
+    before: Mapping[str, Any] | None = None,
+) -> Figure:
     """Draw how often the model is right against how sure it is.
 
     Args:
@@ -285,8 +290,45 @@ def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Fi
             where n is 0. All but n in [0, 1].
         expected_calibration_error: in [0, 1]; written above.
         path: where to write it.
+        before: reliability (such bins) and expected_calibration_error before a
+            temperature was fitted, drawn to the left.
     """
-    full = [row for row in bins if row["n"]]
+    columns = [("", bins, expected_calibration_error)]
+    if before:
+        error = before["expected_calibration_error"]
+        columns.insert(0, ("before: ", before["reliability"], error))
+        columns[1] = ("after: ", *columns[1][1:])
+    with drawing(path, (8.8 if before else 5.6, 6.4)) as figure:
+        grid = figure.subplots(
+            2,
+            len(columns),
+            sharex=True,
+            sharey="row",
+            height_ratios=(3, 1),
+            squeeze=False,
+        )
+        for (top, bottom), (when, rows, error) in zip(grid.T, columns, strict=True):
+            _reliability(top, bottom, [row for row in rows if row["n"]])
+            top.set_title(
+                f"{when}expected calibration error {100 * error:.2f} %", fontsize=9
+            )
+        counts = [row["n"] for _, rows, _ in columns for row in rows if row["n"]]
+        grid[0, 0].set(ylabel="accuracy (%)")
+        if counts and max(counts) > 30 * min(counts):
+            log_scale(grid[1, 0])
+            grid[1, 0].set(ylabel="images (log scale)", ylim=(0.7, None))
+        else:
+            grid[1, 0].set(ylabel="images")
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=2, frameon=False
+        )
+        figure.align_ylabels()
+    return figure
+
+
+def _reliability(top: Axes, bottom: Axes, full: Rows) -> None:
+    """Draw one column: accuracy above, number of images below, for filled bins."""
     middle = np.array([50 * (row["low"] + row["high"]) for row in full])
     width = np.array([100 * (row["high"] - row["low"]) for row in full])
     sure, right = 100 * floats(full, "confidence"), 100 * floats(full, "accuracy")
@@ -296,39 +338,28 @@ def reliability(bins: Rows, expected_calibration_error: float, path: Path) -> Fi
         [wilson_interval(k, int(n)) for k, n in zip(hits, counts, strict=True)]
     )
     below, above = interval.reshape(-1, 2).T
-    with drawing(path, (5.6, 6.4)) as figure:
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        top.bar(middle, right, width, color=SKY, ec="white", label="accuracy")
-        top.bar(
-            middle,
-            np.abs(sure - right),
-            0.6 * width,
-            np.minimum(sure, right),
-            color="none",
-            ec=VERMILION,
-            hatch="////",
-            label="gap to the mean confidence",
-        )
-        top.errorbar(
-            middle,
-            right,
-            (right - 100 * below, 100 * above - right),
-            fmt="none",
-            ecolor="black",
-            capsize=2,
-            lw=1,
-            label="95% interval of the accuracy",
-        )
-        top.plot([0, 100], [0, 100], "k--", lw=1, label="perfectly calibrated")
-        top.set(xlim=(0, 100), ylim=(0, 102), ylabel="accuracy (%)")
-        title = f"expected calibration error {100 * expected_calibration_error:.2f} %"
-        figure.legend(loc="outside upper center", ncols=2, frameon=False, title=title)
-        bottom.bar(middle, counts, width, color=GREY, ec="black", lw=0.6)
-        bottom.set(xlabel="confidence: probability of the predicted class (%)")
-        if counts.size and counts.max() > 30 * counts.min():
-            log_scale(bottom)
-            bottom.set(ylabel="images (log scale)", ylim=(0.7, None))
-        else:
-            bottom.set(ylabel="images")
-        figure.align_ylabels()
-    return figure
+    top.bar(middle, right, width, color=SKY, ec="white", label="accuracy")
+    top.bar(
+        middle,
+        np.abs(sure - right),
+        0.6 * width,
+        np.minimum(sure, right),
+        color="none",
+        ec=VERMILION,
+        hatch="////",
+        label="gap to the mean confidence",
+    )
+    top.errorbar(
+        middle,
+        right,
+        (right - 100 * below, 100 * above - right),
+        fmt="none",
+        ecolor="black",
+        capsize=2,
+        lw=1,
+        label="95% interval of the accuracy",
+    )
+    top.plot([0, 100], [0, 100], "k--", lw=1, label="perfectly calibrated")
+    top.set(xlim=(0, 100), ylim=(0, 102))
+    bottom.bar(middle, counts, width, color=GREY, ec="black", lw=0.6)
+    bottom.set(xlabel="confidence: probability of the predicted class (%)")

@@ -18,10 +18,12 @@ from kcnn.errors import RunError, UsageError
 from kcnn.knobs import By, show
 from kcnn.run import Run
 
-# What a recipe's result does not depend on, as far as it can be helped.
+# What a recipe's result does not depend on, as far as it can be helped. Accuracy and
+# loss are those of all test images, accepted or not.
 _NO_RECIPE = {"random_seed", "data_dir", "cache", "strict"} | {
     name for name, knob in KNOBS.items() if knob.section == "machine"
 }
+_NO_RECIPE |= {"reject", "coverage", "unknown"}
 
 Recipe = dict[str, Any]
 _Found = dict[str, Any]

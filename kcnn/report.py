@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kcnn import pages
+from kcnn.confidence import Rule
 from kcnn.config import KNOBS
 from kcnn.errors import UsageError
 from kcnn.files import write_text
@@ -40,7 +41,18 @@ _PICTURES = {
     "reliability": (
         "Calibration",
         "Where bars end below the dashed line the model is surer than it is right; "
-        "a long interval means few images in that bin.",
+        "a long interval means few images in that bin. Of the test images; before and "
+        "after, where a temperature was fitted to the validation images.",
+    ),
+    "risk_coverage": (
+        "Risk and coverage",
+        "The fewer images are accepted, the surest first, the fewer of them are wrong; "
+        'what lies right of the threshold is answered with "unknown".',
+    ),
+    "scores": (
+        "Scores of known and unknown images",
+        "AUROC is the chance that a test image has a higher score than an image of no "
+        "class: 1 tells all apart, 0.5 none.",
     ),
     "mistakes": (
         "Mistakes",
@@ -102,6 +114,10 @@ def _facts(
         "classes_open": len(test["per_class"]) <= _HIGHEST_OPEN,
         "timing": result["timing"],
         "export": result.get("export"),
+        "calibration": result.get("calibration"),
+        "rejection": result.get("rejection"),
+        "unknown": result.get("unknown"),
+        "rule": str(Rule.of(result)),
     }
 
 

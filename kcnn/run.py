@@ -28,6 +28,8 @@ PLOTS = (
     "confusion_matrix_normalized",
     "mistakes",
     "reliability",
+    "risk_coverage",
+    "scores",
     "per_class",
     "training_images",
     "architecture",

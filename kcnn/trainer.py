@@ -19,18 +19,18 @@ import scipy.special
 from kcnn import (
     checkpoint,
     datasets,
-    evaluation,
     export,
     models,
     optimization,
     pipeline,
     repetition,
     runtime,
-    splits,
+    scoring,
     summary,
 )
+from kcnn.confidence import PLAIN, Judged, Rule
 from kcnn.config import Config
-from kcnn.datasets import Dataset, Split
+from kcnn.datasets import Dataset, OneSplit, Split
 from kcnn.errors import UsageError
 from kcnn.files import replacing, write_json
 from kcnn.fitting import Fitting
@@ -43,10 +43,6 @@ from kcnn.spec import ImageSpec
 
 _EXPORT_CHECK_IMAGES = 256
 
-# Training images that are scored at the end; all of them can take as long as an epoch.
-# Their accuracy is there to be set beside the test's: so many tell 90% to 0.6 points.
-_TRAIN_SAMPLE = 10_000
-
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
@@ -54,7 +50,9 @@ class Trained:
 
     data: Dataset
     model: keras.Model  # float32, without augmentation: what was evaluated
-    test_logits: np.ndarray  # (n, classes) float32
+    rule: Rule
+    test: Judged
+    unknown: Judged | None
     evaluation: dict[str, Any]
 
 
@@ -87,11 +85,12 @@ def train(
     """
     began = time.perf_counter()
     data = datasets.load(config)
+    unknown = datasets.load_unknown(config, data.spec)
     steps = pipeline.steps_per_epoch(data.train, config.batch_size)
     fresh = FreshModel.build(config, data.spec, data.train, steps * config.epochs)
 
     note = _describe(config, run, data, fresh) | about
-    _announce(progress, config, data, note)
+    _announce(progress, config, data, unknown, note)
     if fresh.shortened:
         progress.note("", fresh.shortened)
     if resume:
@@ -117,17 +116,21 @@ def train(
     final = models.build_model(config, data.spec, augment=False)
     final.set_weights(weights)
     final.jit_compile = False  # as the export computes
-    scores, test_logits = _evaluate_splits(final, config, data)
-    _save_predictions(run, data.test, test_logits)
+    rule, test, strange, scores = scoring.score(
+        final, config, data, unknown.split if unknown else None
+    )
+    _save_predictions(run, data.test, test)
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
-        exported = _exported_before(final, data.test, base, note) if resume else None
+        if resume:
+            exported = _exported_before(final, data.test, base, note, rule)
         exported = exported or export_and_check(
-            final, data.spec, data.test, base, scores, note
+            final, data.spec, data.test, base, scores, note, rule
         )
+    skipped = data.skipped + (unknown.skipped if unknown else [])
     result = scores | {
-        "skipped_files": [{"file": f, "reason": r} for f, r in data.skipped],
+        "skipped_files": [{"file": f, "reason": r} for f, r in skipped],
         "timing": _timing(fitting.history, data, scores, began),
         "best_epoch": fitting.history.best_epoch or None,
         "stopped_early": fitting.history.stopped_early,
@@ -136,32 +139,22 @@ def train(
         "reported": about["reported"],
     }
     write_json(run.evaluation, result)
-    return Trained(data, final, test_logits, result)
+    return Trained(data, final, rule, test, strange, result)
 
 
 def _exported_before(
-    model: keras.Model, test: Split, base: pathlib.Path, note: dict[str, Any]
+    model: keras.Model,
+    test: Split,
+    base: pathlib.Path,
+    note: dict[str, Any],
+    rule: Rule,
 ) -> dict[str, Any] | None:
     """Return the export of this run that a kill kept it from recording, if any."""
     path = note["run_id"] and export.export_of(base, note["run_id"])
     if not path:
         return None
-    return {"path": str(path), **export.check_export(path, model, first_images(test))}
-
-
-def score_split(
-    model: keras.Model, split: Split, batch_size: int, class_names: tuple[str, ...]
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Return a split's scores, with the time they took, and its logits."""
-    began = time.perf_counter()
-    batches = pipeline.evaluation_batches(split, batch_size)
-    with pipeline.reading(split):
-        logits = model.predict(batches, verbose=0)
-    pipeline.check_unchanged(split)
-    seconds = time.perf_counter() - began
-    scores = evaluation.evaluate_logits(logits, split.labels, class_names)
-    speed = {"seconds": seconds, "images_per_second": len(split) / seconds}
-    return scores | speed, logits
+    checked = export.check_export(path, model, first_images(test), rule)
+    return {"path": str(path), **checked}
 
 
 def export_and_check(
@@ -171,6 +164,7 @@ def export_and_check(
     base: pathlib.Path,
     scores: dict[str, Any],
     note: dict[str, Any],
+    rule: Rule,
 ) -> dict[str, Any]:
     """Export a model and prove it on the first test images."""
     figures = ("n", "accuracy", "accuracy_interval")
@@ -183,7 +177,9 @@ def export_and_check(
             for k in ("run_id", "config", "command", "versions", "commit")
         },
     }
-    return export.export_model(model, spec, base, card, first_images(test))
+    if rule != PLAIN:
+        card["confidence"] = dataclasses.asdict(rule)
+    return export.export_model(model, spec, base, card, first_images(test), rule)
 
 
 def first_images(split: Split, limit: int = _EXPORT_CHECK_IMAGES) -> np.ndarray:
@@ -222,7 +218,11 @@ def _describe(
 
 
 def _announce(
-    progress: Progress, config: Config, data: Dataset, note: dict[str, Any]
+    progress: Progress,
+    config: Config,
+    data: Dataset,
+    unknown: OneSplit | None,
+    note: dict[str, Any],
 ) -> None:
     spec, counts, size = data.spec, note["data"], note["model"]
     progress.note(
@@ -252,38 +252,24 @@ def _announce(
     policy, reason = note["precision"]["policy"], note["precision"]["reason"]
     xla = ", XLA" if note["jit_compile"] else ""
     progress.note("device", f"{device}; {policy} ({reason}){xla}")
+    if unknown:
+        count = f"{config.unknown}: {len(unknown.split):,} images"
+        skipped = f", {len(unknown.skipped):,} skipped" if unknown.skipped else ""
+        progress.note("unknown", count + skipped)
     progress.note("run", note["model_dir"])
 
 
-def _evaluate_splits(
-    model: keras.Model, config: Config, data: Dataset
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Score train, validation and test, in this order; return the test's logits.
-
-    Of more than 10,000 training images a stratified sample is scored: its "n" says so.
-    """
-    scores: dict[str, Any] = {}
-    logits = np.empty(0)
-    train = splits.sample_of(data.train, _TRAIN_SAMPLE, config.random_seed)
-    scored = {"train": train, "validation": data.validation, "test": data.test}
-    for name, split in scored.items():
-        scores[name] = None
-        if split is not None:
-            scores[name], logits = score_split(
-                model, split, config.batch_size, data.spec.class_names
-            )
-    return scores, logits
-
-
-def _save_predictions(run: Run, split: Split, logits: np.ndarray) -> None:
-    probabilities = scipy.special.softmax(logits, axis=1)
+def _save_predictions(run: Run, split: Split, judged: Judged) -> None:
+    probabilities = scipy.special.softmax(judged.logits, axis=1)
+    arrays = {
+        "indices": split.indices,
+        "labels": split.labels,
+        "probabilities": probabilities.astype(np.float32),
+    }
+    if judged.accepted is not None:
+        arrays["accepted"] = judged.accepted
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        indices=split.indices,
-        labels=split.labels,
-        probabilities=probabilities.astype(np.float32),
-    )
+    np.savez_compressed(buffer, **arrays)
     with replacing(run.predictions) as file:
         file.write(buffer.getbuffer())
 

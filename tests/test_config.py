@@ -41,6 +41,17 @@ def test_optimizers_have_sound_learning_rates_of_their_own():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"reject": "softmax"}, ["--reject", "max_probability", "energy"]),
+        ({"coverage": 0.9}, ["--coverage", "changes nothing", "--reject=none"]),
+        ({"reject": "energy", "coverage": 1.5}, ["--coverage", "0.01 to 1"]),
+        (
+            {"calibrate": True, "validation_fraction": 0.0},
+            ["--validation_fraction=0", "--calibrate to go by"],
+        ),
+        (
+            {"reject": "energy", "validation_fraction": 0.0},
+            ["--validation_fraction=0", "--calibrate and --reject=energy"],
+        ),
         ({"optimizer": "adm"}, ["--optimizer", "'adm'", "did you mean adam?"]),
         ({"model": "lenett"}, ["--model", "did you mean lenet?"]),
         ({"epochs": 0}, ["--epochs", "got 0", "1 to 100000"]),
@@ -137,6 +148,15 @@ def test_a_time_is_typed_with_its_unit_or_in_seconds(text, seconds):
 def test_what_is_no_time_is_refused(text, words):
     with pytest.raises(ValueError, match=words):
         parse(KNOBS["checkpoint_every"], text)
+
+
+def test_rejecting_calibrates_unless_told_not_to():
+    assert Config(reject="energy").calibrate is True
+    assert Config(reject="energy", calibrate=False).calibrate is False
+    assert Config().calibrate is False
+    assert Config().coverage is None
+    was = Config().to_dict()
+    assert Config.from_dict(overlay(was, {"reject": "energy"})).calibrate is True
 
 
 def test_a_new_optimizer_brings_its_own_learning_rate():

@@ -91,6 +91,10 @@ ELSEWHERE = {
     "on_divergence": "test_divergence.py",
     "max_rollbacks": "test_divergence.py",
     "jit_compile": "test_jit_compile_is_obeyed_or_refused",
+    "calibrate": "test_confidence.py",
+    "reject": "test_confidence.py",
+    "coverage": "test_confidence.py",
+    "unknown": "test_unknown.py",
 }
 
 

@@ -1,6 +1,7 @@
 """The SavedModel is the product: loaded by a program that imports only TensorFlow."""
 
 import concurrent.futures
+import dataclasses
 import io
 import json
 import os
@@ -17,22 +18,24 @@ import tensorflow as tf
 from PIL import Image
 
 from kcnn import export as export_module
+from kcnn.confidence import PLAIN, fit_rule
 from kcnn.config import Config
 from kcnn.errors import RunError, UsageError
 from kcnn.export import CARD, check_export, versions_of
 from kcnn.inference import Classifier, newest_version
 from kcnn.models import build_model
 from kcnn.spec import ImageSpec
+from kcnn.trust import check_saved_model
 from tests.conftest import striped_images
 
 SPEC = ImageSpec(10, 10, 1, ("cat", "dög", "no, bird"))
 CARD_TEXT = {"spec": {"class_names": SPEC.class_names}}
 
 
-def export_model(model, spec, base, card):
+def export_model(model, spec, base, card, rule=PLAIN):
     """Export, checked on some stripes; return the path."""
     images, _ = striped_images(5)
-    found = export_module.export_model(model, spec, base, card, images)
+    found = export_module.export_model(model, spec, base, card, images, rule)
     return pathlib.Path(found["path"])
 
 
@@ -234,10 +237,13 @@ def test_classifier_names_the_bad_file_and_scores_the_others(export):
     path, _ = export
     images, _ = striped_images(2)
     good = [encodings(image)["grey.png"] for image in images]
-    found = Classifier(path).probabilities_of_files([good[0], b"no image", good[1]])
+    found = Classifier(path).outputs_of_files([good[0], b"no image", good[1]])
     assert isinstance(found[1], str) and "\n" not in found[1]
-    alone = Classifier(path).probabilities_of_files(good)
-    np.testing.assert_allclose([found[0], found[2]], alone, atol=1e-6)
+    alone = Classifier(path).outputs_of_files(good)
+    for one, other in zip([found[0], found[2]], alone, strict=True):
+        np.testing.assert_allclose(
+            one["probabilities"], other["probabilities"], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "foreign"])
@@ -249,3 +255,63 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path, what):
         tf.saved_model.save(tf.Module(), str(place / "1"))
     with pytest.raises(UsageError, match=r"SavedModel"):
         Classifier(place)
+
+
+@pytest.fixture(scope="module")
+def rejecting(tmp_path_factory):
+    """A model, images, a rule fitted to them, and the export that follows it."""
+    model = a_model()
+    images, labels = striped_images(60, seed=4)
+    config = Config(reject="max_probability", coverage=0.7)
+    rule = fit_rule(config, model.predict(images, verbose=0), labels)
+    base = tmp_path_factory.mktemp("saved_models")
+    return model, images, rule, export_model(model, SPEC, base, CARD_TEXT, rule)
+
+
+def test_every_signature_accepts_what_the_evaluation_accepts(rejecting):
+    model, images, rule, path = rejecting
+    check_saved_model(path)
+    logits = model.predict(images, verbose=0)
+    judged = rule.judge(logits)
+    assert rule.temperature != 1
+    assert judged.accepted.sum() == 42
+    encoded = [tf.io.encode_png(image).numpy() for image in images]
+    examples = [export_module._example(one) for one in encoded]
+    signatures = tf.saved_model.load(str(path)).signatures
+    for name, fed in {
+        "serving_default": {"images": tf.constant(images)},
+        "serving_bytes": {"contents": tf.constant(encoded)},
+        "serving_examples": {"examples": tf.constant(examples)},
+    }.items():
+        found = signatures[name](**fed)
+        assert found["accepted"].dtype == tf.bool
+        assert found["score"].dtype == tf.float32
+        np.testing.assert_array_equal(found["accepted"], judged.accepted, name)
+        scores = judged.scores["max_probability"]
+        np.testing.assert_allclose(found["score"], scores, rtol=1e-4)
+        expected = keras.ops.softmax(logits / rule.temperature)
+        np.testing.assert_allclose(found["probabilities"], expected, atol=1e-6)
+        np.testing.assert_array_equal(found["classes"], logits.argmax(1))
+
+
+def test_an_export_that_accepts_other_images_is_found(rejecting):
+    model, images, rule, path = rejecting
+    check_export(path, model, images, rule)
+    everybody = dataclasses.replace(rule, threshold=-9.0)
+    with pytest.raises(RunError, match="accepts or rejects 18 of 60 images"):
+        check_export(path, model, images, everybody)
+
+
+def test_the_graphs_score_tells_apart_probabilities_that_round_to_one():
+    logits = tf.constant([[50.0, 0.0, 0.0], [60.0, 0.0, 0.0]])
+    found = export_module._log_max_probability(logits, 1.0).numpy()
+    expected = PLAIN.judge(logits.numpy()).scores["max_probability"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[0] < found[1] < 0
+
+
+def test_an_export_without_a_rule_has_the_outputs_it_always_had(export):
+    signatures = tf.saved_model.load(str(export[0])).signatures
+    images, _ = striped_images(2)
+    found = signatures["serving_default"](images=tf.constant(images))
+    assert set(found) == {"probabilities", "classes", "labels"}

@@ -161,7 +161,7 @@ def test_the_classifier_asks_unless_told_to_trust(genuine, tmp_path):
         Classifier(path)
     trusted = Classifier(path, trust=True)
     images = np.zeros((2, 10, 10, 1), np.uint8)
-    assert trusted.probabilities(images).shape == (2, 3)
+    assert trusted.outputs(images)["probabilities"].shape == (2, 3)
 
 
 def test_what_a_killed_exporter_left_is_removed_and_a_living_one_is_not(tmp_path):

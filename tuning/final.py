@@ -49,13 +49,12 @@ def train_command(config: Config) -> str:
 def plan(recipes: Mapping[str, Config], seeds: Sequence[int]) -> list[PlannedRun]:
     """Return every run: of each recipe, on both sets of images, with each seed.
 
-    A recipe that needs validation images (keep=best, early_stopping) is not trained on
-    them.
+    A recipe that needs validation images, such as keep=best, is not trained on them.
     """
     planned = []
     for images in (TRAIN, ALL):
         for name, config in recipes.items():
-            if images == ALL and (config.keep == "best" or config.early_stopping):
+            if images == ALL and config.needs_validation:
                 continue
             part = config.validation_fraction if images == TRAIN else 0.0
             for seed in seeds:

@@ -1,30 +1,29 @@
 """Test a run or a SavedModel on a split of its own data set or of another one.
 
 Every image of the split is scored. Another data set's images are brought to the
-model's shape, and its classes must be the model's.
+model's shape, and its classes must be the model's. --unknown names images of no class:
+how well the model's scores tell them from the others is tested too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from absl.flags import FlagValues
 
 from kcnn import flags
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.knobs import Knob
-from kcnn.run import TRUST, Run, config_of, load_model, spec_of
-from kcnn.spec import ImageSpec
+from kcnn.run import TRUST, Run, config_of
 from kcnn.table import render
 
-USAGE = "kcnn evaluate RUN|SAVED_MODEL [--split=test] [--dataset=NAME]"
+USAGE = "kcnn evaluate RUN|SAVED_MODEL [--dataset=NAME] [--unknown=NAME]"
 
 FLAGS = {
     "split": Knob(
@@ -38,20 +37,15 @@ FLAGS = {
     ),
     "trust": Knob("evaluate", False, TRUST, kind=bool),
     "output": Knob("evaluate", "", "write the figures to this JSON file too"),
+    "plots": Knob(
+        "evaluate",
+        "",
+        "draw risk_coverage.png, of a model that rejects images, and with --unknown "
+        "scores.png into this folder",
+    ),
 }
 
-_KNOBS = ("dataset", "data_dir", "strict", "cache", "batch_size")
-
-
-class _Scorer(NamedTuple):
-    """What was trained on, and a function from image batches to log-probabilities.
-
-    `note` is the run's config.json, or what the export keeps of it.
-    """
-
-    note: dict[str, Any]
-    spec: ImageSpec
-    score: Callable[[Any], np.ndarray]
+_KNOBS = ("dataset", "data_dir", "strict", "cache", "batch_size", "unknown")
 
 
 def define_knobs(values: FlagValues) -> None:
@@ -70,43 +64,65 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn import runtime
 
     runtime.start_tensorflow()
-    from kcnn import datasets, pipeline
+    from kcnn import datasets, finished
     from kcnn.evaluation import evaluate_logits
     from kcnn.files import write_json
+    from kcnn.rejection import known_against_unknown, selective_scores
+    from kcnn.rejection_plots import draw
     from kcnn.repetition import other_images
 
     if Run(path).exists:
         if values.trust:
             raise UsageError("--trust changes nothing for a run: it holds no program")
-        scorer = _run_scorer(path)
+        model = finished.of_run(path)
     else:
-        scorer = _saved_model_scorer(path, bool(values.trust))
+        model = finished.of_saved_model(path, bool(values.trust))
     given = flags.knobs_given(values)
-    config = _config(config_of(scorer.note), given)
+    config = _config(config_of(model.note), given)
     name = values.split or "test"
-    loaded = datasets.load_split(config, name, scorer.spec)
+    loaded = datasets.load_split(config, name, model.spec)
     split = loaded.split
-    datasets.check_classes(loaded.class_names, scorer.spec)
-    if "dataset" not in given and other_images(scorer.note, name, split.fingerprint):
+    datasets.check_classes(loaded.class_names, model.spec)
+    unknown = datasets.load_unknown(config, model.spec)
+    if values.plots and model.rule.threshold is None and unknown is None:
+        raise UsageError(
+            "--plots: nothing to draw; the model rejects no image and no --unknown is "
+            "given"
+        )
+    if "dataset" not in given and other_images(model.note, name, split.fingerprint):
         print(
             f"kcnn evaluate: {config.dataset} has changed: its {name} split is taken "
             "from other images or labels than the model's was",
             file=sys.stderr,
         )
     began = time.perf_counter()
-    with pipeline.reading(split):
-        logits = scorer.score(pipeline.evaluation_batches(split, config.batch_size))
+    judged = model.judge(split, config.batch_size)
     seconds = time.perf_counter() - began
-    scores = evaluate_logits(logits, split.labels, scorer.spec.class_names)
+    scores = evaluate_logits(judged.logits, split.labels, model.spec.class_names)
+    rejected = figures = strange = None
+    if judged.accepted is not None:
+        rejected = selective_scores(judged, model.rule.score, split.labels)
+    if unknown:
+        strange = model.judge(unknown.split, config.batch_size)
+        found = known_against_unknown(judged, strange)
+        figures = {"dataset": config.unknown, **found}
+    skipped = loaded.skipped + (unknown.skipped if unknown else [])
     result = {
         "model": str(path),
         "dataset": config.dataset,
         "split": name,
         **scores,
-        "skipped_files": [{"file": f, "reason": r} for f, r in loaded.skipped],
+        "rule": dataclasses.asdict(model.rule),
+        "rejection": rejected,
+        "unknown": figures,
+        "skipped_files": [{"file": f, "reason": r} for f, r in skipped],
         "seconds": seconds,
         "images_per_second": len(split) / seconds,
     }
+    if values.plots:
+        folder = pathlib.Path(values.plots)
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(folder, model.rule, (rejected, judged), (figures, strange))
     if values.output:
         write_json(values.output, result)
     print(json.dumps(result, indent=2) if values.format == "json" else _text(result))
@@ -124,43 +140,25 @@ def _config(trained: Config, given: dict[str, Any]) -> Config:
     return Config.from_dict(settings)
 
 
-def _run_scorer(path: pathlib.Path) -> _Scorer:
-    run = Run(path)
-    note = run.read_config()
-    model = load_model(run)
-    return _Scorer(
-        note,
-        spec_of(note),
-        lambda batches: model.predict(batches, verbose=0),
-    )
-
-
-def _saved_model_scorer(path: pathlib.Path, trust: bool) -> _Scorer:
-    from kcnn.inference import Classifier
-
-    classifier = Classifier(path, trust)
-
-    def score(batches: Any) -> np.ndarray:
-        # Logits up to a constant; a probability that underflowed stays finite.
-        tiny = np.finfo(np.float32).tiny
-        return np.log(np.maximum(classifier.probabilities_of_batches(batches), tiny))
-
-    return _Scorer(classifier.card, spec_of(classifier.card), score)
-
-
 def _text(result: dict[str, Any]) -> str:
+    from kcnn.confidence import Rule
+    from kcnn.rejection import lines
+
     low, high = result["accuracy_interval"]
-    lines = [
+    rule = Rule(**result["rule"])
+    texts = [
         f"{result['model']} on {result['dataset']}, {result['split']}:",
         f"accuracy {result['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}; "
         f"{result['mistakes']:,} of {result['n']:,} wrong)",
         f"loss {result['loss']:.4f}, macro F1 {result['macro_f1']:.4f}, calibration "
         f"error {result['expected_calibration_error']:.4f}",
+        *([f"{rule}"] if str(rule) else []),
+        *lines(result["rejection"], result["unknown"]),
         f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
         *(f"skipped {one['file']}: {one['reason']}" for one in result["skipped_files"]),
         "",
         render(result["per_class"], "table"),
     ]
     if "top_5_accuracy" in result:
-        lines.insert(2, f"top-5 accuracy {result['top_5_accuracy']:.2%}")
-    return "\n".join(lines)
+        texts.insert(2, f"top-5 accuracy {result['top_5_accuracy']:.2%}")
+    return "\n".join(texts)

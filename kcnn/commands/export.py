@@ -50,6 +50,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
 
     runtime.start_tensorflow()
     from kcnn import datasets, trainer
+    from kcnn.confidence import Rule
 
     config = config_of({"config": note["config"] | flags.knobs_given(values)})
     name = values.export_name or _own_name(run, note)
@@ -60,8 +61,9 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     spec = spec_of(note)
     loaded = datasets.load_split(config, "test", spec)
     datasets.check_classes(loaded.class_names, spec)
+    evaluation = run.read_evaluation()
     exported = trainer.export_and_check(
-        model, spec, loaded.split, base, run.read_evaluation(), note
+        model, spec, loaded.split, base, evaluation, note, Rule.of(evaluation)
     )
     print(
         f"{exported['path']}: {', '.join(exported['signatures'])} agree with the run "

@@ -3,8 +3,8 @@
 For every size and random seed a kcnn train in a process of its own, with fresh weights
 and a stratified subset that lies in that seed's larger ones. The same command again
 goes on. No images are set aside for validation, as nothing is decided by them, unless
---validation_fraction, --early_stopping or --keep=best asks for it; sizes are counted
-after that.
+--validation_fraction or a knob that needs them (--early_stopping, --keep=best,
+--calibrate, --reject) asks for it; sizes are counted after that.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     given = flags.knobs_given(values)
     seeds = given.pop("random_seed", _SEEDS)
     equal = values.equal or FLAGS["equal"].default
-    if not given.get("early_stopping") and given.get("keep") != "best":
+    if not Config.from_dict(given).needs_validation:
         given.setdefault("validation_fraction", 0.0)
     available = learning_curve.count_training_images(Config.from_dict(given))
     sizes, left_out = learning_curve.sizes_of(

@@ -2,6 +2,7 @@
 
 Name image files, folders (searched for images), or - for one image on standard input.
 Files that cannot be read as images are named on standard error, the others labelled.
+A model trained with --reject labels what it is not sure of "unknown".
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ FLAGS = {
     "trust": Knob("predict", False, TRUST, kind=bool),
     "format": Knob("predict", "table", "form of the output", choices=FORMATS),
 }
+
+UNKNOWN = "unknown"  # the label of an image that the model rejects
 
 _FILES_A_BATCH = 64
 
@@ -92,7 +95,7 @@ def _files(arguments: list[str]) -> Iterator[str]:
 
 
 def _label(classifier: Any, paths: list[str]) -> Iterator[tuple[str, Any]]:
-    """Yield each path with its (classes,) probabilities, or why there are none."""
+    """Yield each path with the model's outputs, or why there are none."""
     from kcnn.images import check_header
 
     contents, outcomes = {}, {}
@@ -103,8 +106,8 @@ def _label(classifier: Any, paths: list[str]) -> Iterator[tuple[str, Any]]:
             contents[path] = data
         except (ValueError, OSError) as error:
             outcomes[path] = str(error)
-    scores = classifier.probabilities_of_files(list(contents.values()))
-    outcomes |= dict(zip(contents, scores, strict=True))
+    outputs = classifier.outputs_of_files(list(contents.values()))
+    outcomes |= dict(zip(contents, outputs, strict=True))
     return ((path, outcomes[path]) for path in paths)
 
 
@@ -113,8 +116,14 @@ def _read(path: str) -> bytes:
 
 
 def _rows(
-    path: str, probabilities: Any, class_names: list[str], top_k: int
+    path: str, outputs: dict[str, Any], class_names: list[str], top_k: int
 ) -> Iterator[dict[str, Any]]:
+    """Yield a row a class, the likeliest first.
+
+    Of a model that rejects images the label may be "unknown"; `nearest` is then the
+    class of the probability.
+    """
+    probabilities = outputs["probabilities"]
     order = (-probabilities).argsort(kind="stable")[:top_k]
     for rank, index in enumerate(order, start=1):
         row: dict[str, Any] = {"image": path}
@@ -122,4 +131,7 @@ def _rows(
             row["rank"] = rank
         row["label"] = class_names[index]
         row["probability"] = round(float(probabilities[index]), 6)
+        if "accepted" in outputs:
+            row["nearest"] = class_names[index]
+            row["label"] = class_names[index] if outputs["accepted"] else UNKNOWN
         yield row

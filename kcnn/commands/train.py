@@ -6,6 +6,7 @@ A knob's value is its default, else that of --experiment or --config, else the f
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -281,6 +282,8 @@ def _conclude(
     if result["validation"] is not None:
         others += f", validation {result['validation']['accuracy']:.2%}"
     progress.note("", others)
+    for topic, text in _confidence(result):
+        progress.note(topic, text)
     reported = result["reported"]
     if reported and reported["accuracy"] is not None:
         progress.note("published", f"{reported['accuracy']:.2%}, from one run")
@@ -304,3 +307,25 @@ def _conclude(
             "", f"kcnn predict --saved_model={result['export']['path']} IMAGE..."
         )
     progress.note("page", str(page))
+
+
+def _confidence(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield topic and text of what was fitted to the validation images."""
+    from kcnn.confidence import Rule
+    from kcnn.rejection import lines
+
+    calibration, rejection = result["calibration"], result["rejection"]
+    if calibration:
+        before, after = calibration["test"]["before"], calibration["test"]["after"]
+        error = "expected_calibration_error"
+        yield (
+            "calibrated",
+            f"loss {before['loss']:.4f} before, {after['loss']:.4f} after; calibration "
+            f"error {before[error]:.2%} before, {after[error]:.2%} after",
+        )
+        if calibration["note"]:
+            yield "", calibration["note"]
+    rejected = rejection and rejection["test"]
+    texts = [str(Rule.of(result)), *lines(rejected, result["unknown"])]
+    topics = itertools.chain(["rejection"], itertools.repeat(""))
+    yield from zip(topics, filter(None, texts), strict=False)
