@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def write(
     return page
 
 
-def _rows(seen: Inspection) -> Iterator:
+def _rows(seen: Inspection) -> list[tuple[str, list[np.ndarray]]]:
     """Return each class's caption and samples, the same ones for the same files."""
     # By content: at random, but none changes when other files come or go.
     order = np.lexsort((seen.contents[:, 1], seen.contents[:, 0]))

@@ -60,6 +60,9 @@ def _run(name: str, argv: list[str]) -> int:
     from kcnn.knobs import did_you_mean
 
     try:
+        longer = [c for c in COMMANDS if c.startswith(f"{name} ")]
+        if longer:
+            raise UsageError(f"expected kcnn {' or kcnn '.join(longer)}")
         if name not in COMMANDS:
             raise UsageError(
                 f"unknown command {name}{did_you_mean(name, COMMANDS)}; kcnn --help "

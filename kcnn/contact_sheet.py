@@ -14,7 +14,7 @@ MOST_ROWS = 40
 
 _SIDE = 96  # pixels of a tile, without the border around it
 _BORDER = 3
-_INCHES = 0.62  # a tile with its border
+_INCHES = (_SIDE + 2 * _BORDER) / 150  # of a tile, at the dots an inch of `drawing`
 _LEFT = 1.35  # inches for the names
 _PAPER = 236  # grey level between the images
 

@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import pathlib
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kcnn.errors import RunError, UsageError
+from kcnn.errors import RunError
 from kcnn.inspection import Inspection
-
-
-def groups_by_name(names: Sequence[str], pattern: str) -> list[list[int]]:
-    """Return the positions of names that belong together, by --group_regex.
-
-    The group is what the pattern's first parentheses match, or all that it matches.
-
-    Raises:
-        UsageError: it is no pattern, or a name does not match.
-    """
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(
-            f"--group_regex: got {pattern!r}, expected a regular expression: {error}"
-        ) from None
-    found = collections.defaultdict(list)
-    unmatched = []
-    for i, name in enumerate(names):
-        match = expression.search(name)
-        if match:
-            found[match[1] if expression.groups else match[0]].append(i)
-        else:
-            unmatched.append(name)
-    if unmatched:
-        raise UsageError(
-            f"--group_regex: {pattern!r} does not match {len(unmatched):,} of "
-            f"{len(names):,} names, such as {unmatched[0]}"
-        )
-    return list(found.values())
-
-
-def check_target(root: str, target: pathlib.Path) -> None:
-    """Raise UsageError unless `target` is no folder yet, or an empty one."""
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f"--out: {target} exists; expected a new or an empty folder")
-    inside = os.path.commonpath([os.path.realpath(target), os.path.realpath(root)])
-    if inside == os.path.realpath(root):
-        raise UsageError(f"--out: {target} is in {root}, which is not changed")
 
 
 def write(

@@ -72,8 +72,12 @@ def _orientation(contents: tf.Tensor) -> tf.Tensor:
         """Read unsigned numbers of `size` bytes; beyond the end all bytes are equal."""
         spread = tf.expand_dims(places, -1) + tf.range(size, dtype=tf.int64)
         read = tf.gather(data, tf.clip_by_value(spread, 0, last))
-        powers = tf.constant([256**i for i in range(size)], tf.int64)
-        powers = tf.where(little, powers, powers[::-1])
+        ascending = [256**i for i in range(size)]
+        powers = tf.where(
+            little,
+            tf.constant(ascending, tf.int64),
+            tf.constant(ascending[::-1], tf.int64),
+        )
         return tf.reduce_sum(read * powers, -1)
 
     def is_exif(place: tf.Tensor) -> tf.Tensor:

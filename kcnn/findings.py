@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kcnn.duplicates import LARGEST_DIFFERENCE, Group, groups_of
+from kcnn.duplicates import CERTAIN, PART_OF_USUAL, Group, groups_of
 from kcnn.inspection import Inspection
 from kcnn.mismatch import MEDIUM, differs, superiority
 
@@ -66,8 +66,10 @@ def findings(seen: Inspection, distance: int) -> dict[str, Any]:
         "mismatches": _mismatches(seen),
         "decided_by": {
             "duplicates": f"equal SHA-256; or a perceptual hash that differs in "
-            f"{distance} of 64 bits at most, and 32x32 thumbnails that differ by less "
-            f"than {LARGEST_DIFFERENCE:g} of their contrast (root mean square)",
+            f"{distance} of 64 bits at most, and 32x32 thumbnails that differ by "
+            f"{CERTAIN:g} of their contrast at most (root mean square), or by "
+            f"{PART_OF_USUAL:.2f} of what they differ from the nearest hundredth of "
+            "the images",
             "balance": f"the largest class has over {_IMBALANCE} times the smallest",
             "mismatches": f"Vargha and Delaney's A of {MEDIUM:g} or more (medium), and "
             "p < 0.001 (Mann and Whitney)",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.sparse
+
+from kcnn.errors import UsageError
 
 
 def merged_groups(n: int, parts: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
@@ -24,6 +28,36 @@ def merged_groups(n: int, parts: Sequence[Sequence[Sequence[int]]]) -> np.ndarra
     graph = scipy.sparse.coo_array((np.ones(len(edges)), (rows, columns)), (n, n))
     _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
     return group.astype(np.int64)
+
+
+def groups_by_name(names: Sequence[str], pattern: str) -> list[list[int]]:
+    """Return the positions of names that belong together, by --group_regex.
+
+    The group is what the pattern's first parentheses match, or all that it matches.
+
+    Raises:
+        UsageError: it is no pattern, or a name does not match.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(
+            f"--group_regex: got {pattern!r}, expected a regular expression: {error}"
+        ) from None
+    found = collections.defaultdict(list)
+    unmatched = []
+    for i, name in enumerate(names):
+        match = expression.search(name)
+        if match:
+            found[match[1] if expression.groups else match[0]].append(i)
+        else:
+            unmatched.append(name)
+    if unmatched:
+        raise UsageError(
+            f"--group_regex: {pattern!r} does not match {len(unmatched):,} of "
+            f"{len(names):,} names, such as {unmatched[0]}"
+        )
+    return list(found.values())
 
 
 def assign(

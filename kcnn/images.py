@@ -75,13 +75,13 @@ def _upright(image: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:
 
     def turned() -> tf.Tensor:
         # Each of the eight is a transposition or none, then flips.
-        seen = tf.cond(
-            value >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image
-        )
+        # As int32, because oneDNN warns of transposing uint8 on many processors.
+        wide = tf.cast(image, tf.int32)
+        seen = tf.cond(value >= 5, lambda: tf.transpose(wide, (1, 0, 2)), lambda: wide)
         for axis, values in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
             flip = tf.reduce_any(tf.equal(value, values))
             seen = tf.where(flip, tf.reverse(seen, [axis]), seen)
-        return tf.ensure_shape(seen, (None, None, image.shape[-1]))
+        return tf.ensure_shape(tf.cast(seen, tf.uint8), (None, None, image.shape[-1]))
 
     return tf.cond(value == exif.UPRIGHT, lambda: image, turned)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl.flags import FlagValues
 
-from kcnn.commands.data_check import DISTANCE, the_folder
+from kcnn.commands.data_check import DISTANCE, is_within, the_folder
 from kcnn.config import KNOBS
 from kcnn.errors import UsageError
 from kcnn.interruption import stops_with
@@ -55,16 +55,15 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     if not values.out:
         raise UsageError("--out: say where the divided folder goes: --out=NEW_DIR")
     target = pathlib.Path(values.out)
-    from kcnn import data_split
-
-    data_split.check_target(root, target)
+    _check_target(root, target)
     shares = _shares(_value(values, "test_fraction"), values.validation_fraction or 0.0)
 
     from kcnn import runtime
 
     runtime.start_tensorflow()
+    from kcnn import data_split
     from kcnn.duplicates import groups_of
-    from kcnn.grouped_split import assign, merged_groups
+    from kcnn.grouped_split import assign, groups_by_name, merged_groups
     from kcnn.inspection import inspect
 
     seen = inspect(root)
@@ -78,7 +77,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     )
     parts: list[Sequence[Sequence[int]]] = [[group.members for group in alike]]
     if values.group_regex:
-        parts.append(data_split.groups_by_name(seen.names(), values.group_regex))
+        parts.append(groups_by_name(seen.names(), values.group_regex))
     groups = merged_groups(len(seen.files), parts)
     split = assign(seen.label, groups, shares, _value(values, "random_seed"))
     with stops_with(lambda: "nothing was written"):
@@ -86,13 +85,22 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     for name, reason in seen.skipped:
         print(f"skipped    {name}: {reason}")
     print(_table(seen.class_names, seen.label, split, list(shares)))
-    together = len(seen.files) - len(np.unique(groups))
-    print(f"\ngroups     {len(np.unique(groups)):,} of {len(seen.files):,} images")
-    if together:
-        largest = int(np.bincount(groups).max())
-        print(f"           equal, alike or grouped images: {together:,} follow another")
-        print(f"           the largest group has {largest:,} images")
+    sizes = np.bincount(groups)
+    several = sizes[sizes > 1]
+    if len(several):
+        print(
+            f"\ngroups     {several.sum():,} images are kept together in "
+            f"{len(several):,} groups, of {several.max():,} at most"
+        )
     print(f"written    {target}")
+
+
+def _check_target(root: str, target: pathlib.Path) -> None:
+    """Raise UsageError unless `target` is no folder yet, or an empty one."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(f"--out: {target} exists; expected a new or an empty folder")
+    if is_within(str(target), root):
+        raise UsageError(f"--out: {target} is in {root}, which is not changed")
 
 
 def _value(values: FlagValues, name: str):
