@@ -13,7 +13,8 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import scipy.sparse
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 HASH_BITS = 64
 
@@ -205,9 +206,7 @@ def _alike(
 
 
 def _connected(edges: np.ndarray, content: np.ndarray) -> list[Group]:
-    n = len(content)
-    graph = scipy.sparse.coo_array((np.ones(len(edges)), edges.T), shape=(n, n))
-    _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    component = components(edges, len(content))
     order = np.argsort(component, kind="stable")
     starts = np.flatnonzero(np.diff(component[order])) + 1
     return [
@@ -215,3 +214,17 @@ def _connected(edges: np.ndarray, content: np.ndarray) -> list[Group]:
         for members in np.split(order, starts)
         if len(members) > 1
     ]
+
+
+def components(edges: np.ndarray, n: int) -> np.ndarray:
+    """Return for each of n items the number of the connected part that it is in.
+
+    Args:
+        edges: (m, 2) int64, pairs of items that are connected.
+        n: the number of items.
+
+    Returns:
+        (n,) int64, numbered from 0.
+    """
+    graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int64)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.sparse
 
+from kcnn.duplicates import components
 from kcnn.errors import UsageError
 
 
@@ -24,10 +24,7 @@ def merged_groups(n: int, parts: Sequence[Sequence[Sequence[int]]]) -> np.ndarra
         (n,) int64, the groups numbered from 0.
     """
     edges = [(part[0], i) for kind in parts for part in kind for i in part]
-    rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
-    graph = scipy.sparse.coo_array((np.ones(len(edges)), (rows, columns)), (n, n))
-    _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    return group.astype(np.int64)
+    return components(np.array(edges, np.int64).reshape(-1, 2), n)
 
 
 def groups_by_name(names: Sequence[str], pattern: str) -> list[list[int]]:

@@ -75,8 +75,8 @@ def _upright(image: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:
 
     def turned() -> tf.Tensor:
         # Each of the eight is a transposition or none, then flips.
-        # As int32, because oneDNN warns of transposing uint8 on many processors.
-        wide = tf.cast(image, tf.int32)
+        # As floats, because oneDNN warns of transposing integers on many processors.
+        wide = tf.cast(image, tf.float32)
         seen = tf.cond(value >= 5, lambda: tf.transpose(wide, (1, 0, 2)), lambda: wide)
         for axis, values in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
             flip = tf.reduce_any(tf.equal(value, values))

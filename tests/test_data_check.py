@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import zlib
 
@@ -288,7 +289,8 @@ def test_a_run_on_other_images_is_refused(seen, tmp_path):
 
 
 def test_command_writes_nothing_without_output_and_all_with_it(kcnn, planted, tmp_path):
-    done = kcnn("data", "check", planted, "--output=found")
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}  # as without the tests' own
+    done = kcnn("data", "check", planted, "--output=found", env=quiet)
     assert done.returncode == 0 and done.stderr == ""
     assert "LEAK       2 images in more than one split" in done.stdout
     assert sorted(p.name for p in (tmp_path / "found").iterdir()) == [

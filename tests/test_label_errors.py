@@ -27,6 +27,12 @@ def test_a_wrong_prediction_below_the_usual_confidence_is_not_suspicious():
     assert suspicious(labels, probabilities).shape == (0, 2)
 
 
+def test_a_model_that_is_not_sure_of_anything_contradicts_nothing():
+    labels = np.array([0, 1, 2])
+    probabilities = np.array([[0.2, 0.45, 0.35], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3]])
+    assert suspicious(labels, probabilities).shape == (0, 2)
+
+
 def test_a_class_without_a_label_is_never_said():
     labels = np.array([0, 0])
     probabilities = np.array([[0.1, 0.1, 0.8], [0.9, 0.05, 0.05]])
