@@ -18,6 +18,8 @@ COMMANDS = {
     "reproduce": "run published experiments again, and set them side by side",
     "predict": "label image files with a SavedModel",
     "export": "write a run's SavedModel again",
+    "data check": "look for leaks, wrong labels and damage in a folder of images",
+    "data split": "divide a folder of images into train, validation and test",
     "summary": "show a model's layers, and draw its architecture",
     "models": "list the architectures and their knobs",
     "experiments": "list the named runs and their published figures",
@@ -39,7 +41,8 @@ def main() -> int:
 
         print(f"kcnn {kcnn.__version__}")
         return 0
-    return _run(argv[0], argv[1:])
+    words = 2 if " ".join(argv[:2]) in COMMANDS else 1
+    return _run(" ".join(argv[:words]), argv[words:])
 
 
 def _overview() -> str:
@@ -57,12 +60,15 @@ def _run(name: str, argv: list[str]) -> int:
     from kcnn.knobs import did_you_mean
 
     try:
+        longer = [c for c in COMMANDS if c.startswith(f"{name} ")]
+        if longer:
+            raise UsageError(f"expected kcnn {' or kcnn '.join(longer)}")
         if name not in COMMANDS:
             raise UsageError(
                 f"unknown command {name}{did_you_mean(name, COMMANDS)}; kcnn --help "
                 "lists them"
             )
-        command = importlib.import_module(f"kcnn.commands.{name.replace('-', '_')}")
+        command = importlib.import_module(f"kcnn.commands.{_module(name)}")
         values = flags.FlagValues()
         for flag, declared in command.FLAGS.items():
             define(values, flag, declared)
@@ -89,6 +95,10 @@ def _run(name: str, argv: list[str]) -> int:
         return _fail(
             name, "out of memory; lower --batch_size, --image_size or the model", 1
         )
+
+
+def _module(name: str) -> str:
+    return name.replace("-", "_").replace(" ", "_")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

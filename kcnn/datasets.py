@@ -263,21 +263,25 @@ def _read(origin: Origin, config: Config, names: Iterable[str]) -> dict[str, Spl
             f"{', '.join(sorted(origin.splits))}"
         )
     pool = origin.splits["train"]()
-    for name, indices in _share(pool.labels, origin, config).items():
+    for name, indices in _share(pool, origin, config).items():
         if name in wanted:
             parts[name] = splits.split_of(pool, indices)
     return parts
 
 
-def _share(labels: np.ndarray, origin: Origin, config: Config) -> dict[str, np.ndarray]:
+def _share(pool: Pool, origin: Origin, config: Config) -> dict[str, np.ndarray]:
     """Divide the training images among train and the splits that are not given."""
+    labels, contents = pool.labels, pool.contents
     shares = {}
     rest = np.arange(len(labels))
     if "test" not in origin.splits:
-        rest, shares["test"] = splits.carve_test(labels, config.test_fraction)
+        rest, shares["test"] = splits.carve_test(labels, config.test_fraction, contents)
     if "validation" not in origin.splits and config.validation_fraction:
         stay, aside = splits.carve_validation(
-            labels[rest], config.validation_fraction, config.random_seed
+            labels[rest],
+            config.validation_fraction,
+            config.random_seed,
+            None if contents is None else contents[rest],
         )
         rest, shares["validation"] = rest[stay], rest[aside]
     subset = splits.take_subset(labels[rest], config.train_size, config.random_seed)
@@ -300,9 +304,12 @@ def _notes(origin: Origin, config: Config, parts: dict[str, Split]) -> list[str]
     """Return what the user should know of the division."""
     notes = []
     if "test" not in origin.splits:
+        how = "the same one for every seed"
+        if config.dataset.startswith("folder:"):
+            how += "; files are chosen by their content, whatever is added later"
         notes.append(
             f"no test split: {config.test_fraction:.0%} of the images, stratified, are "
-            "the test set, the same one for every seed"
+            f"the test set, {how}"
         )
     if "validation" in origin.splits and "validation" in parts:
         notes.append(

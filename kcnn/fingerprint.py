@@ -42,13 +42,23 @@ def of_members(path: pathlib.Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def of_file(path: str | bytes | os.PathLike) -> bytes:
+    """Return the SHA-256 of a file's content: 32 bytes."""
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(_PART_BYTES):
+            content.update(part)
+    return content.digest()
+
+
+def of_contents(files: Iterable[tuple[str, bytes]]) -> str:
+    """Return the fingerprint of files: the names they go by, and each `of_file`."""
+    digest = hashlib.sha256()
+    for name, content in files:
+        digest.update(os.fsencode(name) + b"\0" + content)
+    return digest.hexdigest()
+
+
 def of_files(files: Iterable[tuple[str, str | bytes | os.PathLike]]) -> str:
     """Return the fingerprint of files: the names they go by, and their contents."""
-    digest = hashlib.sha256()
-    for name, path in files:
-        content = hashlib.sha256()
-        with open(path, "rb") as file:
-            while part := file.read(_PART_BYTES):
-                content.update(part)
-        digest.update(os.fsencode(name) + b"\0" + content.digest())
-    return digest.hexdigest()
+    return of_contents((name, of_file(path)) for name, path in files)

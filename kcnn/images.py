@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from kcnn import exif
+
 # A file of 27 kB can hold 225 million pixels; this many take 150 MB once decoded.
 MAX_PIXELS = 50_000_000
 
@@ -34,8 +36,8 @@ def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
     """Decode one PNG, JPEG, BMP or GIF (its first frame).
 
     Transparency is laid over white, colors become luma where `shape` has one channel,
-    and an image of another size is resized with antialiasing. An orientation in EXIF
-    data is ignored; 16-bit channels keep their high byte.
+    and an image of another size is resized with antialiasing. A JPEG is turned as its
+    EXIF data say; 16-bit channels keep their high byte.
 
     Args:
         contents: () string, the encoded bytes.
@@ -58,7 +60,30 @@ def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
         found - 1,
         [lambda n=n: _with_channels(image, n, channels) for n in (1, 2, 3, 4)],
     )
-    return _resize(tf.ensure_shape(image, (None, None, channels)), height, width)
+    image = _upright(tf.ensure_shape(image, (None, None, channels)), contents)
+    return _resize(image, height, width)
+
+
+def _upright(image: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:
+    """Turn (any, any, channels) uint8 as a JPEG's EXIF data say that it is seen."""
+    is_jpeg = tf.equal(tf.strings.substr(contents, 0, 2), b"\xff\xd8")
+    value = tf.cond(
+        is_jpeg,
+        lambda: exif.orientation(contents),
+        lambda: tf.constant(exif.UPRIGHT, tf.int64),
+    )
+
+    def turned() -> tf.Tensor:
+        # Each of the eight is a transposition or none, then flips.
+        # As floats, because oneDNN warns of transposing integers on many processors.
+        wide = tf.cast(image, tf.float32)
+        seen = tf.cond(value >= 5, lambda: tf.transpose(wide, (1, 0, 2)), lambda: wide)
+        for axis, values in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
+            flip = tf.reduce_any(tf.equal(value, values))
+            seen = tf.where(flip, tf.reverse(seen, [axis]), seen)
+        return tf.ensure_shape(tf.cast(seen, tf.uint8), (None, None, image.shape[-1]))
+
+    return tf.cond(value == exif.UPRIGHT, lambda: image, turned)
 
 
 def reason(error: tf.errors.OpError) -> str:
@@ -125,7 +150,10 @@ def _resize(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 class Header(NamedTuple):
-    """What a file says of its image before it is decoded; mode as Pillow names it."""
+    """What a file says of its image before it is decoded; mode as Pillow names it.
+
+    Width and height are those of the upright image.
+    """
 
     width: int
     height: int
@@ -168,7 +196,10 @@ def _read_header(source: str | bytes | os.PathLike, formats: Any) -> Header:
     with Image.open(file, formats=formats) as image:
         # A camera's MPO is a JPEG with more images after the first.
         name = "JPEG" if image.format == "MPO" else image.format
-        return Header(image.width, image.height, image.mode, name or "")
+        width, height = image.size
+        if name == "JPEG" and exif.on_its_side(image.info.get("exif", b"")):
+            width, height = height, width
+        return Header(width, height, image.mode, name or "")
 
 
 def _why_unidentified(source: str | bytes | os.PathLike) -> str:

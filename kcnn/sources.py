@@ -51,13 +51,15 @@ class Pool:
 
     `labels` is (n,) int64; `fingerprint` tells it from another one of the same name;
     `files` names the images, or is empty where they have no names and go by their
-    index.
+    index; `contents` is (n, 32) uint8, the SHA-256 of each image's file, or None where
+    images have no files of their own.
     """
 
     images: Images
     labels: np.ndarray
     fingerprint: str
     files: Sequence[str] = ()
+    contents: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,10 +130,12 @@ class DiskImages:
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See Images."""
         # Stateless, so that a parallel map stays one under op determinism.
-        batch = tf.numpy_function(
-            lambda i: self._array[i], [indices], tf.uint8, stateful=False
-        )
+        batch = tf.numpy_function(self.read, [indices], tf.uint8, stateful=False)
         return tf.ensure_shape(batch, (None, *self._array.shape[1:]))
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return (batch, height, width, channels) uint8, without TensorFlow."""
+        return self._array[indices]
 
 
 class WatchedFiles:

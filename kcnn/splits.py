@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -114,18 +115,80 @@ def carve(
     return np.setdiff1d(np.arange(len(labels)), aside), aside
 
 
-def carve_test(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Set a test set aside, the same one for every --random_seed; see `carve`."""
-    rng = np.random.default_rng(_TEST_SEED)
-    return carve(labels, fraction, rng, "test_fraction")
+def carve_by_content(
+    labels: np.ndarray, contents: np.ndarray, fraction: float, salt: str, flag: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Set aside the items whose hash is in the lowest part of all hashes.
+
+    Each item is judged by its content alone, so that it stays on its side whatever is
+    added or removed, and equal files are on one side. That a class keeps an item, and
+    gives one where its share is 1 or more, comes first: a small class may have to move
+    one item for it.
+
+    Args:
+        labels: (n,) int.
+        contents: (n, 32) uint8, the SHA-256 of each item.
+        fraction: the part set aside, above 0; a class's own part varies about it as
+            with independent draws.
+        salt: another one draws other items.
+        flag: what to name in an error.
+
+    Returns:
+        Positions of what remains and of what is set aside, both ascending int64.
+    """
+    draws = np.array([_draw(salt, content) for content in contents])
+    aside = draws < fraction
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for group in groups:
+        if fraction * len(group) >= 1 and not aside[group].any():
+            aside[group] = draws[group] == draws[group].min()
+    if not aside.any():  # all classes are small
+        spare = np.concatenate([g[draws[g] < draws[g].max()] for g in groups])
+        aside[spare] = draws[spare] == draws[spare].min(initial=1.0)
+    for group in groups:
+        if aside[group].all():
+            aside[group] = draws[group] < draws[group].max()
+    if not aside.any():
+        raise UsageError(
+            f"--{flag}: got {fraction:g}; of {len(labels)} images in {len(groups)} "
+            "classes none can be set aside: each class must keep one, and equal files "
+            "stay together"
+        )
+    return np.flatnonzero(~aside), np.flatnonzero(aside)
+
+
+def _draw(salt: str, content: np.ndarray) -> float:
+    """Return a number in [0, 1) that depends on nothing but the arguments."""
+    digest = hashlib.sha256(salt.encode() + content.tobytes()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48  # exact as a float
+
+
+def carve_test(
+    labels: np.ndarray, fraction: float, contents: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Set a test set aside, the same one for every --random_seed.
+
+    See `carve`; with `contents`, `carve_by_content`.
+    """
+    flag = "test_fraction"
+    if contents is not None:
+        return carve_by_content(labels, contents, fraction, "test", flag)
+    return carve(labels, fraction, np.random.default_rng(_TEST_SEED), flag)
 
 
 def carve_validation(
-    labels: np.ndarray, fraction: float, random_seed: int
+    labels: np.ndarray,
+    fraction: float,
+    random_seed: int,
+    contents: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Set a validation set aside, by seed; see `carve`."""
+    """Set a validation set aside, by seed; see `carve_test`."""
+    flag = "validation_fraction"
+    if contents is not None:
+        salt = f"validation {random_seed}"
+        return carve_by_content(labels, contents, fraction, salt, flag)
     rng = np.random.default_rng((random_seed, _VALIDATION))
-    return carve(labels, fraction, rng, "validation_fraction")
+    return carve(labels, fraction, rng, flag)
 
 
 def take_subset(labels: np.ndarray, size: int | None, random_seed: int) -> np.ndarray:

@@ -32,21 +32,22 @@ _PURE = _names(
     Abs Add AddN AddV2 All Any ArgMax ArgMin AvgPool BatchMatMul BatchMatMulV2
     BatchMatMulV3 BatchToSpaceND BiasAdd BroadcastArgs BroadcastTo Cast Ceil ClipByValue
     Concat ConcatV2 Const Conv Conv2D Cos DecodeBmp DecodeGif DecodeImage DecodeJpeg
-    DecodePng DepthToSpace DepthwiseConv2dNative Div DivNoNan Einsum Elu EnsureShape
-    Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNorm
-    FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
-    Identity IdentityN InvertPermutation IsFinite IsNan L2Loss LRN LeakyRelu Less
-    LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max
-    MaxPool MaxPoolV2 Maximum Mean Min Minimum MirrorPad Mul MulNoNan Neg NoOp NotEqual
-    OneHot OnesLike Pack Pad PadV2 ParseExample ParseExampleV2 Placeholder
-    PlaceholderWithDefault Pow PreventGradient Prod Range Rank RealDiv Reciprocal Relu
-    Relu6 Reshape ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor
-    ReverseV2 Rint Round Rsqrt ScaleAndTranslate Select SelectV2 Selu Shape ShapeN
-    Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToBatchND SpaceToDepth
-    Split SplitV Sqrt Square SquaredDifference Squeeze StopGradient StridedSlice Sub
-    Substr Sum Tan Tanh TensorListFromTensor TensorListGetItem TensorListLength
-    TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose
-    TruncateDiv TruncateMod Unpack Where Xdivy ZerosLike
+    DecodePng DecodeRaw DepthToSpace DepthwiseConv2dNative Div DivNoNan Einsum Elu
+    EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod
+    FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater
+    GreaterEqual Identity IdentityN InvertPermutation IsFinite IsNan L2Loss LRN
+    LeakyRelu Less LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot
+    LogicalOr MatMul Max MaxPool MaxPoolV2 Maximum Mean Min Minimum MirrorPad Mul
+    MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 ParseExample
+    ParseExampleV2 Placeholder PlaceholderWithDefault Pow PreventGradient Prod Range
+    Rank RealDiv Reciprocal Relu Relu6 Reshape ResizeArea ResizeBicubic ResizeBilinear
+    ResizeNearestNeighbor ReverseV2 Rint Round Rsqrt ScaleAndTranslate Select SelectV2
+    Selu Shape ShapeN Sigmoid Sign Sin Size Slice Softmax Softplus Softsign
+    SpaceToBatchND SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze
+    StaticRegexFullMatch StopGradient StridedSlice Sub Substr Sum Tan Tanh
+    TensorListFromTensor TensorListGetItem TensorListLength TensorListReserve
+    TensorListSetItem TensorListStack Tile TopKV2 Transpose TruncateDiv TruncateMod
+    Unpack Where Xdivy ZerosLike
     """
 )
 
@@ -65,7 +66,7 @@ _VARIABLES = frozenset(("ReadVariableOp", "VarHandleOp"))
 _SAVING = _names(
     """
     AssignVariableOp DisableCopyOnRead MergeV2Checkpoints RestoreV2 SaveV2
-    ShardedFilename StaticRegexFullMatch StringJoin VarIsInitializedOp
+    ShardedFilename StringJoin VarIsInitializedOp
     """
 )
 

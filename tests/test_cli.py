@@ -38,6 +38,13 @@ from tests.conftest import striped_images  # noqa: F401
         (["predict"], ["no image given"]),
         (["predict", "nothing.png"], ["nothing.png", "no such file"]),
         (["experiments", "nothing*"], ["no experiment"]),
+        (["data"], ["kcnn data", "expected kcnn data check or kcnn data split"]),
+        (["data", "chekc", "."], ["expected kcnn data check"]),
+        (["data check"], ["kcnn data check: expected one folder"]),
+        (["data", "check", "nowhere"], ["nowhere: no such folder"]),
+        (["data", "check", ".", "--out=x"], ["--out", "did you mean --output?"]),
+        (["data", "split", "."], ["--out: say where"]),
+        (["data", "split", ".", "--out=x/y"], ["--out: x/y is in ."]),
         (["models", "--format=xml"], ["--format", "table, json, csv"]),
     ],
 )

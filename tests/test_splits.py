@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from kcnn.errors import UsageError
 from kcnn.splits import (
     Split,
     carve,
+    carve_by_content,
     carve_test,
     carve_validation,
     sample_of,
@@ -107,3 +110,81 @@ def test_a_sample_is_a_stratified_part_or_all():
     np.testing.assert_array_equal(again.indices, part.indices)
     assert not np.array_equal(other.indices, part.indices)
     np.testing.assert_array_equal(sample_of(whole, 50, 0).indices, whole.indices)
+
+
+def contents(n, first=0):
+    digests = [hashlib.sha256(bytes([i % 256, i // 256])).digest() for i in range(n)]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(n, 32)[first:]
+
+
+def aside(labels, files, fraction=0.2, salt="test"):
+    """Return the contents set aside by `carve_by_content`."""
+    rest, found = carve_by_content(labels, files, fraction, salt, "test_fraction")
+    assert sorted([*rest, *found]) == list(range(len(labels)))
+    return {files[i].tobytes() for i in found}
+
+
+def test_content_decides_by_a_hash_and_nothing_else():
+    files, labels = contents(1000), np.arange(1000) % 2
+    expected = {
+        f.tobytes()
+        for f in files
+        if hashlib.sha256(b"test" + f.tobytes()).digest()[0] < 64  # a quarter of 256
+    }
+    assert aside(labels, files, 0.25) == expected
+    order = rng().permutation(1000)
+    assert aside(labels[order], files[order], 0.25) == expected
+    assert aside(labels, files, 0.25, "another") != expected
+
+
+def test_no_file_changes_sides_when_files_are_added_or_removed():
+    files, labels = contents(1000), np.arange(1000) % 3
+    before = aside(labels[:600], files[:600])
+    known = {f.tobytes() for f in files[:600]}
+    assert aside(labels, files) & known == before
+    kept = slice(100, 600)
+    gone = {f.tobytes() for f in files[:100]}
+    assert aside(labels[kept], files[kept]) == before - gone
+
+
+def test_each_class_gives_about_its_share_by_content():
+    files, labels = contents(3000), np.repeat([0, 1, 2], [2000, 900, 100])
+    _, found = carve_by_content(labels, files, 0.2, "test", "test_fraction")
+    counts = np.bincount(labels[found])
+    deviation = np.sqrt(np.array([2000, 900, 100]) * 0.2 * 0.8)
+    assert (np.abs(counts - [400, 180, 20]) < 3 * deviation).all()
+
+
+def test_a_small_class_gives_an_image_and_keeps_one():
+    for start in range(0, 900, 30):
+        files = contents(930, start)[:30]
+        labels = np.repeat([0, 1, 2, 3], [20, 5, 4, 1])
+        for fraction in (0.2, 0.9):
+            rest, found = carve_by_content(labels, files, fraction, "test", "x")
+            assert set(labels[rest]) == {0, 1, 2, 3}
+            assert set(labels[found]) >= {0, 1}  # 0.2 of 5 is 1
+
+
+def test_equal_files_are_on_one_side():
+    files = np.repeat(contents(50), 4, axis=0)
+    labels = np.arange(200) % 2
+    rest, found = carve_by_content(labels, files, 0.3, "test", "test_fraction")
+    assert {f.tobytes() for f in files[rest]}.isdisjoint(aside(labels, files, 0.3))
+    assert len(found) % 4 == 0
+
+
+def test_content_refuses_what_cannot_be_divided():
+    one = np.repeat(contents(1), 6, axis=0)
+    with pytest.raises(UsageError, match="of 6 images in 2 classes none can be set"):
+        carve_by_content(np.arange(6) % 2, one, 0.2, "test", "test_fraction")
+    tiny = carve_by_content(np.array([0, 0, 1, 1]), contents(4), 0.01, "test", "x")
+    assert len(tiny[1]) == 1
+
+
+def test_test_by_content_has_no_seed_and_validation_has():
+    files, labels = contents(500), np.arange(500) % 2
+    _, test = carve_test(labels, 0.2, files)
+    assert (test == carve_by_content(labels, files, 0.2, "test", "")[1]).all()
+    _, first = carve_validation(labels, 0.2, 0, files)
+    _, other = carve_validation(labels, 0.2, 1, files)
+    assert set(first) != set(other) and set(first) != set(test)
