@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import zlib
 
 import numpy as np
@@ -302,3 +303,22 @@ def test_command_writes_nothing_without_output_and_all_with_it(kcnn, planted, tm
     assert shown["duplicates"]["leaked"] == {"test": 2}
     inside = kcnn("data", "check", planted, f"--output={planted}/train")
     assert inside.returncode == 2 and "which is not changed" in inside.stderr
+
+
+@pytest.mark.slow
+def test_training_names_and_counts_what_it_skips(kcnn, planted, tmp_path):
+    folder = shutil.copytree(planted, tmp_path / "ä folder")
+    (folder / "train/bird").rmdir()
+    knobs = ["--model=mlp", "--epochs=1", "--validation_fraction=0", "--export_dir="]
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = kcnn(
+        "train", f"--dataset=folder:{folder}", *knobs, "--model_dir=run", env=quiet
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert all(f"skipped    {name}: " in done.stdout for name in SKIPPED)
+    found = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert {one["file"] for one in found["skipped_files"]} == SKIPPED.keys()
+    assert found["test"]["n"] == 8
+    again = kcnn("train", f"--dataset=folder:{folder}", "--strict", *knobs, env=quiet)
+    assert again.returncode == 2 and again.stderr.count("\n") == 1
+    assert "--strict: 5 files" in again.stderr
