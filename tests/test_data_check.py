@@ -290,8 +290,7 @@ def test_a_run_on_other_images_is_refused(seen, tmp_path):
 
 
 def test_command_writes_nothing_without_output_and_all_with_it(kcnn, planted, tmp_path):
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}  # as without the tests' own
-    done = kcnn("data", "check", planted, "--output=found", env=quiet)
+    done = kcnn("data", "check", planted, "--output=found")
     assert done.returncode == 0 and done.stderr == ""
     assert "LEAK       2 images in more than one split" in done.stdout
     assert sorted(p.name for p in (tmp_path / "found").iterdir()) == [
@@ -319,6 +318,6 @@ def test_training_names_and_counts_what_it_skips(kcnn, planted, tmp_path):
     found = json.loads((tmp_path / "run/evaluation.json").read_text())
     assert {one["file"] for one in found["skipped_files"]} == SKIPPED.keys()
     assert found["test"]["n"] == 8
-    again = kcnn("train", f"--dataset=folder:{folder}", "--strict", *knobs, env=quiet)
+    again = kcnn("train", f"--dataset=folder:{folder}", "--strict", *knobs)
     assert again.returncode == 2 and again.stderr.count("\n") == 1
     assert "--strict: 5 files" in again.stderr
