@@ -125,7 +125,11 @@ class Forks:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"TMPDIR": self._folder.name},  # what the killed leave
+            env=os.environ
+            | {
+                "TF_CPP_MIN_LOG_LEVEL": "3",  # as kcnn sets it for the import
+                "TMPDIR": self._folder.name,  # what the killed leave goes with it
+            },
         )
 
     def run(
