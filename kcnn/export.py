@@ -32,6 +32,8 @@ _ASIDE = ".writing-"
 # Logits of the export may differ from the model's by float32's rounding only.
 TOLERANCE = 1e-4
 
+_NORMALIZED = 32  # images that are checked of a model that normalizes them
+
 
 def export_model(
     model: keras.Model,
@@ -55,13 +57,17 @@ def export_model(
         path, signatures, checked_images and largest_difference of a probability. The
         signatures:
 
-        serving_default: `images` (n, height, width, channels) uint8;
+        serving_default: `images` (n, height, width, channels) uint8; of any height
+            and width where the model normalizes its input;
         serving_bytes: `contents` (n,) string, encoded PNG, JPEG, GIF or BMP files of
             any size;
         serving_examples: `examples` (n,) string, serialized tf.Examples with the
             encoded file in the feature `image`.
 
-        Each gives `probabilities` (n, classes) float32, `classes` (n,) int64 and
+        preprocess: `contents` as above; gives `images`, (n, height, width, channels)
+            uint8, what the network is shown of them.
+
+        The others give `probabilities` (n, classes) float32, `classes` (n,) int64 and
         `labels` (n,) string.
 
     Raises:
@@ -76,7 +82,7 @@ def export_model(
             raise RunError(f"{base}: could not be written: {error.message}") from None
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
-        found = check_export(target, model, images)
+        found = check_export(target, model, spec, images)
         return {"path": str(_move_to_next_version(target, base)), **found}
 
 
@@ -134,10 +140,13 @@ def _archive(model: keras.Model, spec: ImageSpec) -> keras.export.ExportArchive:
 
     def decode(contents):
         return tf.map_fn(
-            lambda one: image_ops.decode(one, spec.shape),
+            lambda one: image_ops.decode(one, spec.shape, spec.normalize_input),
             contents,
             fn_output_signature=tf.TensorSpec(spec.shape, tf.uint8),
         )
+
+    def from_images(images):
+        return outputs(image_ops.fit(images, spec.shape, spec.normalize_input))
 
     def from_examples(examples):
         features = {"image": tf.io.FixedLenFeature([], tf.string)}
@@ -145,12 +154,14 @@ def _archive(model: keras.Model, spec: ImageSpec) -> keras.export.ExportArchive:
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    images = tf.TensorSpec([None, *spec.shape], tf.uint8, name="images")
-    archive.add_endpoint("serving_default", outputs, [images])
+    size = spec.shape[:2] if spec.normalize_input == "none" else (None, None)
+    images = tf.TensorSpec([None, *size, spec.channels], tf.uint8, name="images")
+    archive.add_endpoint("serving_default", from_images, [images])
     contents = tf.TensorSpec([None], tf.string, name="contents")
     archive.add_endpoint("serving_bytes", lambda c: outputs(decode(c)), [contents])
     examples = tf.TensorSpec([None], tf.string, name="examples")
     archive.add_endpoint("serving_examples", from_examples, [examples])
+    archive.add_endpoint("preprocess", lambda c: {"images": decode(c)}, [contents])
     return archive
 
 
@@ -176,9 +187,11 @@ def _move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.P
 
 
 def check_export(
-    path: pathlib.Path, model: keras.Model, images: np.ndarray
+    path: pathlib.Path, model: keras.Model, spec: ImageSpec, images: np.ndarray
 ) -> dict[str, Any]:
     """Load an export and compare every signature with the model on real images.
+
+    A normalizing model gets some of them dark on light, so that there is work to do.
 
     Returns:
         signatures, checked_images and largest_difference of a probability.
@@ -186,7 +199,10 @@ def check_export(
     Raises:
         RunError: an output differs by more than TOLERANCE.
     """
-    expected = keras.ops.softmax(model.predict(images, verbose=0))
+    if spec.normalize_input != "none":
+        images = 255 - images[:_NORMALIZED]
+    seen = image_ops.fit(images, spec.shape, spec.normalize_input).numpy()
+    expected = keras.ops.softmax(model.predict(seen, verbose=0))
     encoded = [tf.io.encode_png(image).numpy() for image in images]
     inputs = {
         "serving_default": {"images": tf.constant(images)},
@@ -198,6 +214,8 @@ def check_export(
         name: float(np.abs(signatures[name](**fed)["probabilities"] - expected).max())
         for name, fed in inputs.items()
     }
+    shown = signatures["preprocess"](contents=tf.constant(encoded))["images"]
+    differences["preprocess"] = float(np.abs(shown.numpy() != seen).max())
     name, largest = max(differences.items(), key=lambda item: item[1])
     if not largest <= TOLERANCE:
         raise RunError(
@@ -205,7 +223,7 @@ def check_export(
             "in a probability"
         )
     return {
-        "signatures": list(inputs),
+        "signatures": list(differences),
         "checked_images": len(images),
         "largest_difference": largest,
     }

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -28,8 +28,8 @@ from kcnn.sources import (
     chunk_of,
     keep,
     mixed_sizes_note,
-    wanted_shape,
 )
+from kcnn.spec import wanted_shape
 
 _SPLITS = {
     "train": "train",
@@ -202,7 +202,10 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[_File]]) -> Po
     """Read every file of a split once; keep the images, or just the good files."""
     files = [file for name in sorted(classes) for file in classes[name]]
     good: list[np.ndarray] = []
-    batches = _decoded([file.path for file in files], origin.shape, good)
+    decode = functools.partial(
+        images.decode, shape=origin.shape, normalize_input=config.normalize_input
+    )
+    batches = _decoded([file.path for file in files], decode, origin.shape, good)
     kept = None
     if config.cache == "none":
         collections.deque(batches, maxlen=0)  # runs through them
@@ -210,13 +213,15 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[_File]]) -> Po
         kept = keep(batches, len(files), origin.shape, config.cache)
     indices = np.concatenate([np.empty(0, np.int64), *good])
     for i in np.setdiff1d(np.arange(len(files)), indices):
-        origin.skipped.append((files[i].name, _why(files[i].path, origin.shape)))
+        origin.skipped.append((files[i].name, _why(files[i].path, decode)))
     files = [files[i] for i in indices]
     for name in sorted(set(classes) - {file.class_name for file in files}):
         raise UsageError(
             f"{config.dataset}: the class folder {name!r} has no readable image"
         )
-    images_ = kept or FileImages([file.path for file in files], origin.shape)
+    images_ = kept or FileImages(
+        [file.path for file in files], origin.shape, config.normalize_input
+    )
     numbers = {name: i for i, name in enumerate(origin.class_names)}
     labels = np.array([numbers[file.class_name] for file in files], np.int64)
     names = [file.name for file in files]
@@ -225,14 +230,17 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[_File]]) -> Po
 
 
 def _decoded(
-    paths: list[bytes], shape: Shape, good: list[np.ndarray]
+    paths: list[bytes],
+    decode: Callable[[tf.Tensor], tf.Tensor],
+    shape: Shape,
+    good: list[np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Yield batches of the images that can be decoded; append their indices to good."""
     decoded = (
         tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
         .enumerate()
         .map(
-            lambda i, path: (i, images.decode(tf.io.read_file(path), shape)),
+            lambda i, path: (i, decode(tf.io.read_file(path))),
             tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -245,10 +253,10 @@ def _decoded(
         yield batch
 
 
-def _why(path: bytes, shape: Shape) -> str:
+def _why(path: bytes, decode: Callable[[tf.Tensor], tf.Tensor]) -> str:
     """Return why a file cannot be decoded."""
     try:
-        images.decode(tf.io.read_file(path), shape)
+        decode(tf.io.read_file(path))
     except tf.errors.OpError as error:
         return images.reason(error)
     return "could not be read at first"

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from kcnn.normalization import normalize
+
 # A file of 27 kB can hold 225 million pixels; this many take 150 MB once decoded.
 MAX_PIXELS = 50_000_000
 
@@ -30,7 +32,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 Shape = tuple[int, int, int]
 
 
-def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
+def decode(
+    contents: tf.Tensor, shape: Shape, normalize_input: str = "none"
+) -> tf.Tensor:
     """Decode one PNG, JPEG, BMP or GIF (its first frame).
 
     Transparency is laid over white, colors become luma where `shape` has one channel,
@@ -40,6 +44,8 @@ def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
     Args:
         contents: () string, the encoded bytes.
         shape: height, width and channels (1 or 3) of the result.
+        normalize_input: "mnist" puts handwriting as kcnn.normalization says, from its
+            own size, and resizes nothing; `shape` is (28, 28, 1) then.
 
     Returns:
         `shape` uint8, the shape being static.
@@ -58,7 +64,10 @@ def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
         found - 1,
         [lambda n=n: _with_channels(image, n, channels) for n in (1, 2, 3, 4)],
     )
-    return _resize(tf.ensure_shape(image, (None, None, channels)), height, width)
+    image = tf.ensure_shape(image, (None, None, channels))
+    if normalize_input != "none":
+        return normalize(image)
+    return _resize(image, height, width)
 
 
 def reason(error: tf.errors.OpError) -> str:
@@ -67,13 +76,14 @@ def reason(error: tf.errors.OpError) -> str:
     return re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*", "", text)
 
 
-def fit(images: Any, shape: Shape) -> tf.Tensor:
+def fit(images: Any, shape: Shape, normalize_input: str = "none") -> tf.Tensor:
     """Give decoded images another size and number of channels, as `decode` does.
 
     Args:
         images: (height, width, channels) or (batch, height, width, channels) uint8,
             with 1 to 4 channels.
         shape: height, width and channels (1 or 3) of the result.
+        normalize_input: as of `decode`.
 
     Returns:
         `shape` or (batch, *shape) uint8.
@@ -81,6 +91,8 @@ def fit(images: Any, shape: Shape) -> tf.Tensor:
     height, width, channels = shape
     images = tf.convert_to_tensor(images, tf.uint8)
     images = _with_channels(images, images.shape[-1], channels)
+    if normalize_input != "none":
+        return normalize(images)
     return _resize(images, height, width)
 
 

@@ -70,6 +70,19 @@ class Classifier:
         # One bad image fails a whole request: find it.
         return [self.probabilities_of_files([one])[0] for one in contents]
 
+    def images_of_files(self, contents: Sequence[bytes]) -> np.ndarray:
+        """Return what the network is shown: (n, height, width, channels) uint8.
+
+        Raises UsageError if the export is older than this signature.
+        """
+        if "preprocess" not in self._signatures:
+            raise UsageError(
+                f"{self.path}: has no signature `preprocess`: it was exported before "
+                "there was one; kcnn export RUN writes it anew"
+            )
+        signature = self._signatures["preprocess"]
+        return signature(contents=tf.constant(list(contents)))["images"].numpy()
+
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:
     """Return `path` if it is a SavedModel, else its version of the highest number."""

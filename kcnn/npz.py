@@ -20,7 +20,8 @@ from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_members
 from kcnn.images import Shape, fit
-from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep, wanted_shape
+from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep
+from kcnn.spec import wanted_shape
 
 _PREFIX = "npz:"
 
@@ -47,7 +48,7 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
         shape = wanted_shape(config, (height, width, channels[0] if channels else 1))
     origin = Origin(class_names, shape, {})
     sizes = {split: _array_shape(path, f"x_{split}")[1:3] for split in labels}
-    if sizes["train"] != sizes["test"]:
+    if sizes["train"] != sizes["test"] and config.normalize_input == "none":
         height, width = sizes["test"]
         origin.notes.append(
             f"x_test is {height}x{width}, resized as x_train to {shape[0]}x{shape[1]}"
@@ -58,7 +59,9 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
             x, n = f"x_{split}", len(labels[split])
             scale = _scale(path, x, origin.notes)
             batches = (
-                fit(_to_uint8(chunk, scale), origin.shape).numpy()
+                fit(
+                    _to_uint8(chunk, scale), origin.shape, config.normalize_input
+                ).numpy()
                 for chunk in _chunks(path, x)
             )
             images = keep(batches, n, origin.shape, config.cache)

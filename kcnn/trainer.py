@@ -117,7 +117,8 @@ def train(
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
-        exported = _exported_before(final, data.test, base, note) if resume else None
+        if resume:
+            exported = _exported_before(final, data.spec, data.test, base, note)
         exported = exported or export_and_check(
             final, data.spec, data.test, base, scores, note
         )
@@ -135,13 +136,18 @@ def train(
 
 
 def _exported_before(
-    model: keras.Model, test: Split, base: pathlib.Path, note: dict[str, Any]
+    model: keras.Model,
+    spec: ImageSpec,
+    test: Split,
+    base: pathlib.Path,
+    note: dict[str, Any],
 ) -> dict[str, Any] | None:
     """Return the export of this run that a kill kept it from recording, if any."""
     path = note["run_id"] and export.export_of(base, note["run_id"])
     if not path:
         return None
-    return {"path": str(path), **export.check_export(path, model, first_images(test))}
+    checked = export.check_export(path, model, spec, first_images(test))
+    return {"path": str(path), **checked}
 
 
 def score_split(

@@ -36,17 +36,18 @@ _PURE = _names(
     Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNorm
     FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
     Identity IdentityN InvertPermutation IsFinite IsNan L2Loss LRN LeakyRelu Less
-    LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max
-    MaxPool MaxPoolV2 Maximum Mean Min Minimum MirrorPad Mul MulNoNan Neg NoOp NotEqual
-    OneHot OnesLike Pack Pad PadV2 ParseExample ParseExampleV2 Placeholder
-    PlaceholderWithDefault Pow PreventGradient Prod Range Rank RealDiv Reciprocal Relu
-    Relu6 Reshape ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor
-    ReverseV2 Rint Round Rsqrt ScaleAndTranslate Select SelectV2 Selu Shape ShapeN
-    Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToBatchND SpaceToDepth
-    Split SplitV Sqrt Square SquaredDifference Squeeze StopGradient StridedSlice Sub
-    Substr Sum Tan Tanh TensorListFromTensor TensorListGetItem TensorListLength
-    TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose
-    TruncateDiv TruncateMod Unpack Where Xdivy ZerosLike
+    LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul
+    MatrixSolve Max MaxPool MaxPoolV2 Maximum Mean Min Minimum MirrorPad Mul MulNoNan
+    Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 ParseExample ParseExampleV2
+    Placeholder PlaceholderWithDefault Pow PreventGradient Prod Range Rank RealDiv
+    Reciprocal Relu Relu6 Reshape ResizeArea ResizeBicubic ResizeBilinear
+    ResizeNearestNeighbor ReverseV2 Rint Round Rsqrt ScaleAndTranslate Select SelectV2
+    Selu Shape ShapeN Sigmoid Sign Sin Size Slice Softmax Softplus Softsign
+    SpaceToBatchND SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze
+    StopGradient StridedSlice Sub Substr Sum Tan Tanh TensorListFromTensor
+    TensorListGetItem TensorListLength TensorListReserve TensorListSetItem
+    TensorListStack Tile TopKV2 Transpose TruncateDiv TruncateMod Unpack Where Xdivy
+    ZerosLike
     """
 )
 

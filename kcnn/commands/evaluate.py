@@ -1,7 +1,7 @@
 """Test a run or a SavedModel on a split of its own data set or of another one.
 
 Every image of the split is scored. Another data set's images are brought to the
-model's shape, and its classes must be the model's.
+model's shape, and its classes, in whatever order, are found among the model's by name.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     config = _config(config_of(scorer.note), given)
     name = values.split or "test"
     loaded = datasets.load_split(config, name, scorer.spec)
-    split = loaded.split
-    datasets.check_classes(loaded.class_names, scorer.spec)
+    split = datasets.in_classes_of(scorer.spec, loaded)
     if "dataset" not in given and other_images(scorer.note, name, split.fingerprint):
         print(
             f"kcnn evaluate: {config.dataset} has changed: its {name} split is taken "

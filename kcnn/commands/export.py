@@ -59,9 +59,9 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     model = load_model(run)
     spec = spec_of(note)
     loaded = datasets.load_split(config, "test", spec)
-    datasets.check_classes(loaded.class_names, spec)
+    test = datasets.in_classes_of(spec, loaded)
     exported = trainer.export_and_check(
-        model, spec, loaded.split, base, run.read_evaluation(), note
+        model, spec, test, base, run.read_evaluation(), note
     )
     print(
         f"{exported['path']}: {', '.join(exported['signatures'])} agree with the run "
