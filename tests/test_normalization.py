@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageDraw
+from sklearn.datasets import load_digits
 
 from kcnn import datasets, images
 from kcnn.commands import predict
@@ -117,6 +118,14 @@ def test_a_fine_pen_on_a_large_page_is_not_lost():
     assert found[14, 14] == 0 and found.max() == 255
     shrunk = tf.image.resize(image[..., None], (28, 28), antialias=True).numpy()
     assert np.ptp(shrunk) < 60  # of 190: what there is after shrinking first
+
+
+def test_a_digit_that_fills_an_image_of_8x8_is_found():
+    zero = np.rint(load_digits().images[0] * 255 / 16)  # touches two borders
+    found = normalized(zero)
+    assert ink_of(found).shape[0] == 20
+    assert found[14, 14] == 0
+    assert difference(normalized(255 - zero), found) < 5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (8, 8), (28, 28), (150, 200)])
