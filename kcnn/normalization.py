@@ -114,10 +114,12 @@ def redraw(image: tf.Tensor) -> tf.Tensor:
         longer = tf.maximum(bottom - top, right - left)
         closer = zoom * _INK_BOX / tf.cast(longer, tf.float32)
         close = _resample(values, center, closer, (_INK, _INK))
-        places = (_centers(_INK) - _INK / 2)[:, None] / closer + center
-        paper = _paper(surface, *tf.unstack(places / size, axis=1))
+        places = ((_centers(_INK) - _INK / 2)[:, None] / closer + center) / size
+        within = tf.cast((places > 0) & (places < 1), tf.float32)  # else bare paper
+        paper = _paper(surface, *tf.unstack(places, axis=1))
         room = tf.where(sign < 0, paper, 1 - paper)
         departs = sign * (close - paper) / tf.maximum(room, 0.2)
+        departs *= within[:, :1] * within[:, 1]
         smooth = _blur(departs, _SMOOTH)
         # Unsharp masking: what small loops are half filled with stays open.
         sharp = smooth + _SHARPEN * (smooth - _blur(smooth, _AROUND))
