@@ -69,6 +69,13 @@ class Config:
         "color channels; auto keeps what the images have",
         choices=("auto", "grayscale", "rgb"),
     )
+    normalize_input: str = knob(
+        "data",
+        "none",
+        "instead of resizing: mnist puts handwriting of any size, on paper or screen, "
+        "as MNIST's digits were made, 28x28 and grey; the export does the same",
+        choices=("none", "mnist"),
+    )
     train_size: int | None = knob(
         "data",
         None,
@@ -226,6 +233,13 @@ class Config:
         "smallest deviation divided by, in units of the full range of a pixel",
         low=1e-6,
         high=1.0,
+    )
+    augment: str = knob(
+        "preprocessing",
+        "none",
+        "augmentation: handwriting turns, slants, bends, thickens and thins strokes, "
+        "adds noise and, without --normalize_input, turns light and dark around",
+        choices=("none", "handwriting"),
     )
     translate: float = knob(
         "preprocessing",
@@ -559,6 +573,17 @@ def _check_combinations(config: Config) -> None:
         raise UsageError(
             f"--image_size: got {show(config.image_size)}, expected HEIGHT,WIDTH"
         )
+    if config.normalize_input == "mnist":
+        if config.image_size not in ((), (28, 28)):
+            raise UsageError(
+                f"--image_size: got {show(config.image_size)}, expected 28,28 or none "
+                "with --normalize_input=mnist, which gives images that size"
+            )
+        if config.color_mode == "rgb":
+            raise UsageError(
+                "--color_mode: got rgb, expected auto or grayscale with "
+                "--normalize_input=mnist, which tells ink from paper by brightness"
+            )
     if config.batch_norm == 2 and config.model != "tutorial":
         raise UsageError(
             f"--batch_norm: got 2, expected 0 or 1 for --model={config.model}"

@@ -17,8 +17,8 @@ from kcnn.errors import UsageError
 from kcnn.fingerprint import of_arrays
 from kcnn.images import Shape, fit
 from kcnn.records import open_records
-from kcnn.sources import MOST_CLASSES, Origin, Pool, keep, wanted_shape
-from kcnn.spec import ImageSpec
+from kcnn.sources import MOST_CLASSES, Origin, Pool, keep
+from kcnn.spec import ImageSpec, wanted_shape
 from kcnn.splits import Split
 
 __all__ = ["Dataset", "Split", "TrainingData", "load", "load_split", "load_training"]
@@ -76,7 +76,8 @@ def _load(config: Config, wanted: tuple[str, ...]) -> tuple[TrainingData, Split 
         raise UsageError(
             f"--test_fraction changes nothing: {config.dataset} has a test split"
         )
-    spec = ImageSpec(*origin.shape, _with_extra_class(origin, config.extra_class))
+    names = _with_extra_class(origin, config.extra_class)
+    spec = ImageSpec(*origin.shape, names, config.normalize_input)
     parts = _read(origin, config, wanted)
     _check_strict(origin, config)
     training = TrainingData(
@@ -162,16 +163,20 @@ def load_unknown(config: Config, spec: ImageSpec) -> OneSplit | None:
     return OneSplit(split, origin.class_names, origin.skipped)
 
 
-def check_classes(found: tuple[str, ...], spec: ImageSpec) -> None:
-    """Raise UsageError if a data set's labels mean something else to a model.
+def in_classes_of(spec: ImageSpec, loaded: OneSplit) -> Split:
+    """Return a split with the labels of a model, its classes mapped by their names.
 
-    A model may have more classes, after those of the data set.
+    The model may have more classes, and in another order. Raises UsageError for a
+    class that it has not.
     """
-    if found != spec.class_names[: len(found)]:
+    unknown = [name for name in loaded.class_names if name not in spec.class_names]
+    if unknown:
         raise UsageError(
-            f"--dataset: its classes are {_some(found)}; the model's are "
+            f"--dataset: the model knows no {_some(tuple(unknown))}; its classes are "
             f"{_some(spec.class_names)}"
         )
+    numbers = np.array([spec.class_names.index(n) for n in loaded.class_names])
+    return dataclasses.replace(loaded.split, labels=numbers[loaded.split.labels])
 
 
 def _some(names: tuple[str, ...]) -> str:
@@ -207,12 +212,13 @@ def _open_digits(config: Config, shape: Shape | None) -> Origin:
     digits = load_digits()
     shape = shape or wanted_shape(config, (28, 28, 1))
     origin = Origin(tuple(map(str, digits.target_names)), shape, {})
-    if shape[:2] != (8, 8):
+    if config.normalize_input == "none" and shape[:2] != (8, 8):
         origin.notes.append(f"digits: 8x8 images resized to {shape[0]}x{shape[1]}")
 
     def read() -> Pool:
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-        images = keep([fit(pixels, shape).numpy()], len(pixels), shape, config.cache)
+        fitted = fit(pixels, shape, config.normalize_input).numpy()
+        images = keep([fitted], len(pixels), shape, config.cache)
         fingerprint = of_arrays(digits.images, digits.target)
         return Pool(images, digits.target.astype(np.int64), fingerprint)
 

@@ -33,6 +33,8 @@ _ASIDE = ".writing-"
 # Logits of the export may differ from the model's by float32's rounding only.
 TOLERANCE = 1e-4
 
+_NORMALIZED = 32  # images that are checked of a model that normalizes them
+
 
 def export_model(
     model: keras.Model,
@@ -58,13 +60,17 @@ def export_model(
         path, signatures, checked_images and largest_difference of a probability. The
         signatures:
 
-        serving_default: `images` (n, height, width, channels) uint8;
+        serving_default: `images` (n, height, width, channels) uint8; of any height
+            and width where the model normalizes its input;
         serving_bytes: `contents` (n,) string, encoded PNG, JPEG, GIF or BMP files of
             any size;
         serving_examples: `examples` (n,) string, serialized tf.Examples with the
             encoded file in the feature `image`.
 
-        Each gives `probabilities` (n, classes) float32, `classes` (n,) int64 and
+        preprocess: `contents` as above; gives `images`, (n, height, width, channels)
+            uint8, what the network is shown of them.
+
+        The others give `probabilities` (n, classes) float32, `classes` (n,) int64 and
         `labels` (n,) string; where the rule rejects images also `accepted` (n,) bool
         and `score` (n,) float32, by which they are.
 
@@ -80,7 +86,7 @@ def export_model(
             raise RunError(f"{base}: could not be written: {error.message}") from None
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
-        found = check_export(target, model, images, rule)
+        found = check_export(target, model, spec, images, rule)
         return {"path": str(_move_to_next_version(target, base)), **found}
 
 
@@ -147,10 +153,13 @@ def _archive(
 
     def decode(contents):
         return tf.map_fn(
-            lambda one: image_ops.decode(one, spec.shape),
+            lambda one: image_ops.decode(one, spec.shape, spec.normalize_input),
             contents,
             fn_output_signature=tf.TensorSpec(spec.shape, tf.uint8),
         )
+
+    def from_images(images):
+        return outputs(image_ops.fit(images, spec.shape, spec.normalize_input))
 
     def from_examples(examples):
         features = {"image": tf.io.FixedLenFeature([], tf.string)}
@@ -158,12 +167,14 @@ def _archive(
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    images = tf.TensorSpec([None, *spec.shape], tf.uint8, name="images")
-    archive.add_endpoint("serving_default", outputs, [images])
+    size = spec.shape[:2] if spec.normalize_input == "none" else (None, None)
+    images = tf.TensorSpec([None, *size, spec.channels], tf.uint8, name="images")
+    archive.add_endpoint("serving_default", from_images, [images])
     contents = tf.TensorSpec([None], tf.string, name="contents")
     archive.add_endpoint("serving_bytes", lambda c: outputs(decode(c)), [contents])
     examples = tf.TensorSpec([None], tf.string, name="examples")
     archive.add_endpoint("serving_examples", from_examples, [examples])
+    archive.add_endpoint("preprocess", lambda c: {"images": decode(c)}, [contents])
     return archive
 
 
@@ -206,10 +217,13 @@ def _move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.P
 def check_export(
     path: pathlib.Path,
     model: keras.Model,
+    spec: ImageSpec,
     images: np.ndarray,
     rule: Rule = PLAIN,
 ) -> dict[str, Any]:
     """Load an export and compare every signature with the model on real images.
+
+    A normalizing model gets some of them dark on light, so that there is work to do.
 
     Returns:
         signatures, checked_images and largest_difference of a probability.
@@ -219,7 +233,10 @@ def check_export(
             that should not be, or the reverse, its score being further from the
             threshold than that.
     """
-    judged = rule.judge(model.predict(images, verbose=0))
+    if spec.normalize_input != "none":
+        images = 255 - images[:_NORMALIZED]
+    seen = image_ops.fit(images, spec.shape, spec.normalize_input).numpy()
+    judged = rule.judge(model.predict(seen, verbose=0))
     expected = keras.ops.softmax(judged.logits)
     encoded = [tf.io.encode_png(image).numpy() for image in images]
     inputs = {
@@ -233,6 +250,8 @@ def check_export(
         name: float(np.abs(found["probabilities"] - expected).max())
         for name, found in outputs.items()
     }
+    shown = signatures["preprocess"](contents=tf.constant(encoded))["images"]
+    differences["preprocess"] = float(np.abs(shown.numpy() != seen).max())
     name, largest = max(differences.items(), key=lambda item: item[1])
     if not largest <= TOLERANCE:
         raise RunError(
@@ -247,7 +266,7 @@ def check_export(
                 f"{len(images)} images otherwise than the model"
             )
     return {
-        "signatures": list(inputs),
+        "signatures": list(differences),
         "checked_images": len(images),
         "largest_difference": largest,
     }

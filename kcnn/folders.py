@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -28,8 +28,8 @@ from kcnn.sources import (
     chunk_of,
     keep,
     mixed_sizes_note,
-    wanted_shape,
 )
+from kcnn.spec import wanted_shape
 
 # Pillow's modes of grey images, with and without alpha.
 _GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
@@ -111,7 +111,10 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[ImageFile]]) -
     """Read every file of a split once; keep the images, or just the good files."""
     files = [file for name in sorted(classes) for file in classes[name]]
     good: list[np.ndarray] = []
-    batches = decoded([file.path for file in files], origin.shape, good)
+    decode = functools.partial(
+        images.decode, shape=origin.shape, normalize_input=config.normalize_input
+    )
+    batches = decoded([file.path for file in files], decode, origin.shape, good)
     kept = None
     if config.cache == "none":
         collections.deque(batches, maxlen=0)  # runs through them
@@ -119,13 +122,15 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[ImageFile]]) -
         kept = keep(batches, len(files), origin.shape, config.cache)
     indices = np.concatenate([np.empty(0, np.int64), *good])
     for i in np.setdiff1d(np.arange(len(files)), indices):
-        origin.skipped.append((files[i].name, why(files[i].path, origin.shape)))
+        origin.skipped.append((files[i].name, why(files[i].path, decode)))
     files = [files[i] for i in indices]
     for name in sorted(set(classes) - {file.class_name for file in files}):
         raise UsageError(
             f"{config.dataset}: the class folder {name!r} has no readable image"
         )
-    images_ = kept or FileImages([file.path for file in files], origin.shape)
+    images_ = kept or FileImages(
+        [file.path for file in files], origin.shape, config.normalize_input
+    )
     numbers = {name: i for i, name in enumerate(origin.class_names)}
     labels = np.array([numbers[file.class_name] for file in files], np.int64)
     names = [file.name for file in files]
@@ -136,14 +141,17 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[ImageFile]]) -
 
 
 def decoded(
-    paths: list[bytes], shape: Shape, good: list[np.ndarray]
+    paths: list[bytes],
+    decode: Callable[[tf.Tensor], tf.Tensor],
+    shape: Shape,
+    good: list[np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Yield batches of the images that can be decoded; append their indices to good."""
     read = (
         tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
         .enumerate()
         .map(
-            lambda i, path: (i, images.decode(tf.io.read_file(path), shape)),
+            lambda i, path: (i, decode(tf.io.read_file(path))),
             tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -156,10 +164,10 @@ def decoded(
         yield batch
 
 
-def why(path: bytes, shape: Shape) -> str:
+def why(path: bytes, decode: Callable[[tf.Tensor], tf.Tensor]) -> str:
     """Return why a file cannot be decoded."""
     try:
-        images.decode(tf.io.read_file(path), shape)
+        decode(tf.io.read_file(path))
     except tf.errors.OpError as error:
         return images.reason(error)
     return "could not be read at first"

@@ -17,6 +17,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from kcnn import exif
+from kcnn.normalization import normalize
 
 # A file of 27 kB can hold 225 million pixels; this many take 150 MB once decoded.
 MAX_PIXELS = 50_000_000
@@ -32,7 +33,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 Shape = tuple[int, int, int]
 
 
-def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
+def decode(
+    contents: tf.Tensor, shape: Shape, normalize_input: str = "none"
+) -> tf.Tensor:
     """Decode one PNG, JPEG, BMP or GIF (its first frame).
 
     Transparency is laid over white, colors become luma where `shape` has one channel,
@@ -42,6 +45,8 @@ def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
     Args:
         contents: () string, the encoded bytes.
         shape: height, width and channels (1 or 3) of the result.
+        normalize_input: "mnist" puts handwriting as kcnn.normalization says, from its
+            own size, and resizes nothing; `shape` is (28, 28, 1) then.
 
     Returns:
         `shape` uint8, the shape being static.
@@ -61,6 +66,8 @@ def decode(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
         [lambda n=n: _with_channels(image, n, channels) for n in (1, 2, 3, 4)],
     )
     image = _upright(tf.ensure_shape(image, (None, None, channels)), contents)
+    if normalize_input != "none":
+        return normalize(image)
     return _resize(image, height, width)
 
 
@@ -92,13 +99,14 @@ def reason(error: tf.errors.OpError) -> str:
     return re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*", "", text)
 
 
-def fit(images: Any, shape: Shape) -> tf.Tensor:
+def fit(images: Any, shape: Shape, normalize_input: str = "none") -> tf.Tensor:
     """Give decoded images another size and number of channels, as `decode` does.
 
     Args:
         images: (height, width, channels) or (batch, height, width, channels) uint8,
             with 1 to 4 channels.
         shape: height, width and channels (1 or 3) of the result.
+        normalize_input: as of `decode`.
 
     Returns:
         `shape` or (batch, *shape) uint8.
@@ -106,6 +114,8 @@ def fit(images: Any, shape: Shape) -> tf.Tensor:
     height, width, channels = shape
     images = tf.convert_to_tensor(images, tf.uint8)
     images = _with_channels(images, images.shape[-1], channels)
+    if normalize_input != "none":
+        return normalize(images)
     return _resize(images, height, width)
 
 

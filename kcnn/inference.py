@@ -79,6 +79,19 @@ class Classifier:
 def _arrays(outputs: Mapping[str, tf.Tensor]) -> Outputs:
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
+    def images_of_files(self, contents: Sequence[bytes]) -> np.ndarray:
+        """Return what the network is shown: (n, height, width, channels) uint8.
+
+        Raises UsageError if the export is older than this signature.
+        """
+        if "preprocess" not in self._signatures:
+            raise UsageError(
+                f"{self.path}: has no signature `preprocess`: it was exported before "
+                "there was one; kcnn export RUN writes it anew"
+            )
+        signature = self._signatures["preprocess"]
+        return signature(contents=tf.constant(list(contents)))["images"].numpy()
+
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:
     """Return `path` if it is a SavedModel, else its version of the highest number."""

@@ -21,7 +21,8 @@ from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_members
 from kcnn.images import MAX_PIXELS, Shape, fit
-from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep, wanted_shape
+from kcnn.sources import MOST_CLASSES, Origin, Pool, chunk_of, keep
+from kcnn.spec import wanted_shape
 
 _PREFIX = "npz:"
 
@@ -57,7 +58,7 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
         shape = wanted_shape(config, (height, width, channels[0] if channels else 1))
     origin = Origin(class_names, shape, {})
     sizes = {split: _array_shape(path, f"x_{split}")[1:3] for split in labels}
-    if sizes["train"] != sizes["test"]:
+    if sizes["train"] != sizes["test"] and config.normalize_input == "none":
         height, width = sizes["test"]
         origin.notes.append(
             f"x_test is {height}x{width}, resized as x_train to {shape[0]}x{shape[1]}"
@@ -105,7 +106,7 @@ def _read(
     """Read the images of names[0]; the fingerprint is of all arrays named."""
     scale = _scale(path, names[0], origin.notes)
     batches = (
-        fit(_to_uint8(chunk, scale), origin.shape).numpy()
+        fit(_to_uint8(chunk, scale), origin.shape, config.normalize_input).numpy()
         for chunk in _chunks(path, names[0])
     )
     images = keep(batches, len(labels), origin.shape, config.cache)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kcnn.config import Config
+from kcnn.handwriting import RandomHandwriting
 
 
 @keras.saving.register_keras_serializable("kcnn")
@@ -73,7 +74,8 @@ def preprocessing_layers(config: Config, augment: bool) -> list[keras.layers.Lay
     """Return the layers that take uint8 images to what the first convolution sees.
 
     Args:
-        config: uses translate, rotate, zoom, flip, cutout, standardize and crop.
+        config: uses augment, translate, rotate, zoom, flip, cutout, standardize and
+            crop.
         augment: with the augmentation layers, which act in training only.
     """
     layers = [keras.layers.Rescaling(1 / 255, dtype="float32", name="rescaling")]
@@ -93,7 +95,11 @@ def augmentation_layers(config: Config) -> list[keras.layers.Layer]:
     """Return layers that change training images, in [0, 1], at random."""
     k = keras.layers
     common = {"dtype": "float32"}
-    layers = []
+    layers: list[keras.layers.Layer] = []
+    if config.augment == "handwriting":
+        # An image that was normalized has ink of one brightness on black.
+        paper = config.normalize_input == "none"
+        layers.append(RandomHandwriting(paper, name="random_handwriting", **common))
     if config.flip != "none":
         mode = "horizontal_and_vertical" if config.flip == "both" else config.flip
         layers.append(k.RandomFlip(mode, name="random_flip", **common))

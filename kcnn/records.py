@@ -32,8 +32,8 @@ from kcnn.sources import (
     decode_batch,
     keep,
     mixed_sizes_note,
-    wanted_shape,
 )
+from kcnn.spec import wanted_shape
 
 # The length and its checksum stand before a record, the data's checksum behind it.
 _BEFORE, _AFTER = 12, 4
@@ -55,7 +55,13 @@ def open_records(config: Config, shape: Shape | None) -> Origin:
     for split, own in _splits(builder.info.splits).items():
         if split != own:
             notes.append(f"{split}: the split {own!r} of {config.dataset}")
-        records = _Records(builder.info.splits[own], image_key, label_key, shape)
+        records = _Records(
+            builder.info.splits[own],
+            image_key,
+            label_key,
+            shape,
+            config.normalize_input,
+        )
         read = functools.partial(_read, config, own, records)
         origin.splits[split] = read
     return origin
@@ -106,6 +112,7 @@ class _Records:
     image_key: str
     label_key: str
     shape: Shape
+    normalize_input: str
 
     def files(self) -> list[str]:
         """Return the files, in the order of the split."""
@@ -129,7 +136,8 @@ class _Records:
     def decode(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Parse and decode (batch,) serialized examples."""
         contents, labels = self.parse(records)
-        return decode_batch(contents, self.shape), labels
+        images = decode_batch(contents, self.shape, self.normalize_input)
+        return images, labels
 
 
 class _RecordImages:

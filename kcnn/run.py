@@ -140,7 +140,8 @@ def spec_of(note: Mapping[str, Any]) -> ImageSpec:
     spec = note["spec"]
     try:
         names = tuple(spec["class_names"])
-        return ImageSpec(spec["height"], spec["width"], spec["channels"], names)
+        shape = spec["height"], spec["width"], spec["channels"]
+        return ImageSpec(*shape, names, spec.get("normalize_input", "none"))
     except (KeyError, TypeError) as error:
         raise RunError(f"config.json: damaged: spec has no {error}") from None
 

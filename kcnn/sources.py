@@ -86,16 +86,9 @@ def chunk_of(shape: Sequence[int]) -> int:
     return max(1, min(CHUNK, _CHUNK_BYTES // math.prod(shape)))
 
 
-def wanted_shape(config: Config, natural: Shape) -> Shape:
-    """Apply --image_size and --color_mode to a data set's own shape."""
-    height, width = config.image_size or natural[:2]
-    channels = {"auto": natural[2], "grayscale": 1, "rgb": 3}[config.color_mode]
-    return height, width, channels
-
-
 def mixed_sizes_note(config: Config, shape: Shape | None) -> list[str]:
     """Return the line that says so where MIXED_SIZE decides, or nothing."""
-    if config.image_size or shape is not None:
+    if config.image_size or shape is not None or config.normalize_input != "none":
         return []
     size = f"{MIXED_SIZE}x{MIXED_SIZE}"
     return [f"images of mixed sizes resized to {size} (set --image_size)"]
@@ -166,10 +159,11 @@ class WatchedFiles:
 class FileImages:
     """Encoded files, decoded each time they are read."""
 
-    def __init__(self, paths: Sequence[bytes], shape: Shape):
+    def __init__(self, paths: Sequence[bytes], shape: Shape, normalize_input: str):
         self._paths = tf.constant(paths, tf.string)
         self._files = WatchedFiles(paths)
         self._shape = shape
+        self._normalize_input = normalize_input
 
     def changed(self) -> list[str]:
         """See Images."""
@@ -178,14 +172,17 @@ class FileImages:
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See Images."""
         contents = tf.map_fn(tf.io.read_file, tf.gather(self._paths, indices))
-        return decode_batch(contents, self._shape)
+        return decode_batch(contents, self._shape, self._normalize_input)
 
 
-def decode_batch(contents: tf.Tensor, shape: Shape) -> tf.Tensor:
+def decode_batch(
+    contents: tf.Tensor, shape: Shape, normalize_input: str = "none"
+) -> tf.Tensor:
     """Decode (batch,) encoded strings to (batch, *shape) uint8."""
-    spec = tf.TensorSpec(shape, tf.uint8)
     return tf.map_fn(
-        lambda one: images.decode(one, shape), contents, fn_output_signature=spec
+        lambda one: images.decode(one, shape, normalize_input),
+        contents,
+        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
     )
 
 

@@ -124,7 +124,7 @@ def train(
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
         if resume:
-            exported = _exported_before(final, data.test, base, note, rule)
+            exported = _exported_before(final, data.spec, data.test, base, note, rule)
         exported = exported or export_and_check(
             final, data.spec, data.test, base, scores, note, rule
         )
@@ -144,6 +144,7 @@ def train(
 
 def _exported_before(
     model: keras.Model,
+    spec: ImageSpec,
     test: Split,
     base: pathlib.Path,
     note: dict[str, Any],
@@ -153,7 +154,7 @@ def _exported_before(
     path = note["run_id"] and export.export_of(base, note["run_id"])
     if not path:
         return None
-    checked = export.check_export(path, model, first_images(test), rule)
+    checked = export.check_export(path, model, spec, first_images(test), rule)
     return {"path": str(path), **checked}
 
 

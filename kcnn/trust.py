@@ -37,8 +37,8 @@ _PURE = _names(
     FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater
     GreaterEqual Identity IdentityN InvertPermutation IsFinite IsNan L2Loss LRN
     LeakyRelu Less LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot
-    LogicalOr MatMul Max MaxPool MaxPoolV2 Maximum Mean Min Minimum MirrorPad Mul
-    MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 ParseExample
+    LogicalOr MatMul MatrixSolve Max MaxPool MaxPoolV2 Maximum Mean Min Minimum
+    MirrorPad Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 ParseExample
     ParseExampleV2 Placeholder PlaceholderWithDefault Pow PreventGradient Prod Range
     Rank RealDiv Reciprocal Relu Relu6 Reshape ResizeArea ResizeBicubic ResizeBilinear
     ResizeNearestNeighbor ReverseV2 Rint Round Rsqrt ScaleAndTranslate Select SelectV2

@@ -129,6 +129,16 @@ def test_load_split_fits_images_to_the_model(npz):
     assert class_names == ("0", "1", "2")
 
 
+def test_classes_are_mapped_by_name():
+    labels = np.array([0, 1, 2, 0])
+    split = datasets.Split(None, labels, np.arange(4))
+    loaded = datasets.OneSplit(split, ("dog", "ant", "cat"), [])
+    spec = ImageSpec(4, 4, 1, ("ant", "bee", "cat", "dog"))
+    assert datasets.in_classes_of(spec, loaded).labels.tolist() == [3, 0, 2, 3]
+    with pytest.raises(UsageError, match=r"knows no ant; its classes are cat, dog"):
+        datasets.in_classes_of(ImageSpec(4, 4, 1, ("cat", "dog")), loaded)
+
+
 def test_load_split_reads_only_what_it_needs(tmp_path):
     path = write_npz(tmp_path / "a.npz")
     with np.load(path) as file:

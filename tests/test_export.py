@@ -146,6 +146,7 @@ def test_signatures_dtypes_and_any_batch_size(export):
         "serving_default",
         "serving_bytes",
         "serving_examples",
+        "preprocess",
     }
     for n in (1, 7):
         images, _ = striped_images(n)
@@ -214,7 +215,7 @@ def test_an_export_that_does_not_agree_is_found(export):
     other = build_model(Config(model="mlp", dense_units=(8,)), SPEC)
     images, _ = striped_images(4)
     with pytest.raises(RunError, match="differs from the model"):
-        check_export(path, other, images)
+        check_export(path, other, SPEC, images)
 
 
 def test_an_export_that_does_not_agree_never_gets_its_name(tmp_path, monkeypatch):
@@ -227,10 +228,10 @@ def test_an_export_that_does_not_agree_never_gets_its_name(tmp_path, monkeypatch
 def test_check_reports_what_it_checked(export):
     path, model = export
     images, _ = striped_images(6)
-    found = check_export(path, model, images)
+    found = check_export(path, model, SPEC, images)
     assert found["checked_images"] == 6
     assert found["largest_difference"] < 1e-5
-    assert len(found["signatures"]) == 3
+    assert len(found["signatures"]) == 4
 
 
 def test_classifier_names_the_bad_file_and_scores_the_others(export):
@@ -296,10 +297,10 @@ def test_every_signature_accepts_what_the_evaluation_accepts(rejecting):
 
 def test_an_export_that_accepts_other_images_is_found(rejecting):
     model, images, rule, path = rejecting
-    check_export(path, model, images, rule)
+    check_export(path, model, SPEC, images, rule)
     everybody = dataclasses.replace(rule, threshold=-9.0)
     with pytest.raises(RunError, match="accepts or rejects 18 of 60 images"):
-        check_export(path, model, images, everybody)
+        check_export(path, model, SPEC, images, everybody)
 
 
 def test_the_graphs_score_tells_apart_probabilities_that_round_to_one():

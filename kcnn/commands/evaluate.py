@@ -1,8 +1,9 @@
 """Test a run or a SavedModel on a split of its own data set or of another one.
 
 Every image of the split is scored. Another data set's images are brought to the
-model's shape, and its classes must be the model's. --unknown names images of no class:
-how well the model's scores tell them from the others is tested too.
+model's shape, and its classes, in whatever order, are found among the model's by name.
+--unknown names images of no class: how well the model's scores tell them from the
+others is tested too.
 """
 
 from __future__ import annotations
@@ -81,8 +82,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     config = _config(config_of(model.note), given)
     name = values.split or "test"
     loaded = datasets.load_split(config, name, model.spec)
-    split = loaded.split
-    datasets.check_classes(loaded.class_names, model.spec)
+    split = datasets.in_classes_of(model.spec, loaded)
     unknown = datasets.load_unknown(config, model.spec)
     if values.plots and model.rule.threshold is None and unknown is None:
         raise UsageError(

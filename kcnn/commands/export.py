@@ -60,10 +60,10 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     model = load_model(run)
     spec = spec_of(note)
     loaded = datasets.load_split(config, "test", spec)
-    datasets.check_classes(loaded.class_names, spec)
+    test = datasets.in_classes_of(spec, loaded)
     evaluation = run.read_evaluation()
     exported = trainer.export_and_check(
-        model, spec, loaded.split, base, evaluation, note, Rule.of(evaluation)
+        model, spec, test, base, evaluation, note, Rule.of(evaluation)
     )
     print(
         f"{exported['path']}: {', '.join(exported['signatures'])} agree with the run "

@@ -28,6 +28,11 @@ FLAGS = {
         "SavedModel, or the folder of its versions (default: the newest in "
         "saved_models)",
     ),
+    "show": Knob(
+        "predict",
+        "",
+        "write each image to this folder too, as the network is shown it (PNG)",
+    ),
     "top_k": Knob(
         "predict", 1, "how many classes to name an image", low=1, high=1000, kind=int
     ),
@@ -62,11 +67,13 @@ def main(values: FlagValues, arguments: list[str]) -> int:
     place = values.saved_model or newest_export(pathlib.Path("saved_models"))
     classifier = Classifier(place, trust=bool(values.trust))
     top_k = min(values.top_k or 1, len(classifier.class_names))
+    show = _Gallery(classifier, values.show) if values.show else None
     rows: list[dict[str, Any]] = []
     bad = 0
     for start in range(0, len(paths), _FILES_A_BATCH):
-        for path, outcome in _label(classifier, paths[start : start + _FILES_A_BATCH]):
-            if isinstance(outcome, str):
+        batch = paths[start : start + _FILES_A_BATCH]
+        for path, outcome in _label(classifier, batch, show):
+            if _is_bad(outcome):
                 bad += 1
                 print(f"kcnn predict: {path}: {outcome}", file=sys.stderr)
             else:
@@ -94,7 +101,42 @@ def _files(arguments: list[str]) -> Iterator[str]:
             yield argument
 
 
-def _label(classifier: Any, paths: list[str]) -> Iterator[tuple[str, Any]]:
+class _Gallery:
+    """A folder of images as the network is shown them.
+
+    Each is named after its file; of two of the same name the second gets a number.
+    """
+
+    def __init__(self, classifier: Any, folder: str):
+        self._classifier = classifier
+        self._folder = pathlib.Path(folder)
+        self._names: set[str] = set()
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, contents: dict[str, bytes]) -> None:
+        """Write images by the path that they were read from."""
+        import tensorflow as tf
+
+        from kcnn.files import replacing
+
+        images = self._classifier.images_of_files(list(contents.values()))
+        for path, image in zip(contents, images, strict=True):
+            with replacing(self._folder / self._name(path)) as file:
+                file.write(tf.io.encode_png(image).numpy())
+
+    def _name(self, path: str) -> str:
+        stem = "standard-input" if path == "-" else pathlib.Path(path).stem
+        name, number = f"{stem}.png", 1
+        while name in self._names:
+            number += 1
+            name = f"{stem}-{number}.png"
+        self._names.add(name)
+        return name
+
+
+def _label(
+    classifier: Any, paths: list[str], show: _Gallery | None
+) -> Iterator[tuple[str, Any]]:
     """Yield each path with the model's outputs, or why there are none."""
     from kcnn.images import check_header
 
@@ -108,7 +150,14 @@ def _label(classifier: Any, paths: list[str]) -> Iterator[tuple[str, Any]]:
             outcomes[path] = str(error)
     outputs = classifier.outputs_of_files(list(contents.values()))
     outcomes |= dict(zip(contents, outputs, strict=True))
+    if show:
+        show.write({p: c for p, c in contents.items() if not _is_bad(outcomes[p])})
     return ((path, outcomes[path]) for path in paths)
+
+
+def _is_bad(outcome: Any) -> bool:
+    """Tell whether an outcome is the reason why there are no probabilities."""
+    return isinstance(outcome, str)
 
 
 def _read(path: str) -> bytes:

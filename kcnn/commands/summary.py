@@ -15,7 +15,7 @@ from kcnn.errors import UsageError
 from kcnn.experiments import settings_of
 from kcnn.knobs import Knob
 from kcnn.run import Run, config_of, spec_of
-from kcnn.spec import ImageSpec
+from kcnn.spec import ImageSpec, wanted_shape
 from kcnn.table import FORMATS, render
 
 USAGE = "kcnn summary [RUN] [--model=NAME | --experiment=ID] [--flags]"
@@ -38,8 +38,8 @@ _SHAPES |= dict.fromkeys(("cifar10", "cifar100", "svhn_cropped"), (32, 32, 3))
 
 def define_knobs(values: FlagValues) -> None:
     """Define the knobs that a model is built from."""
-    names = ["dataset", "image_size", "color_mode", *flags.in_sections("model")]
-    flags.define_knobs(values, [*names, *flags.in_sections("preprocessing")])
+    names = ["dataset", "image_size", "color_mode", "normalize_input"]
+    flags.define_knobs(values, names + flags.in_sections("model", "preprocessing"))
 
 
 def main(values: FlagValues, arguments: list[str]) -> None:
@@ -87,15 +87,11 @@ def _model_of(values: FlagValues, arguments: list[str]) -> tuple[Config, ImageSp
             f"--dataset: got {config.dataset!r}, expected one of {', '.join(_SHAPES)}; "
             "for others give --image_size, --color_mode and --num_classes"
         )
-    height, width, channels = _SHAPES[config.dataset]
-    if config.image_size:
-        height, width = config.image_size
-    if config.color_mode != "auto":
-        channels = 3 if config.color_mode == "rgb" else 1
+    shape = wanted_shape(config, _SHAPES[config.dataset])
     names = tuple(map(str, range(values.num_classes or 10)))
     if config.extra_class:
         names += (config.extra_class,)
-    return config, ImageSpec(height, width, channels, names)
+    return config, ImageSpec(*shape, names, config.normalize_input)
 
 
 def _row(layer: dict[str, Any]) -> dict[str, Any]:
