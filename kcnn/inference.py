@@ -75,10 +75,6 @@ class Classifier:
             for i in range(len(contents))
         ]
 
-
-def _arrays(outputs: Mapping[str, tf.Tensor]) -> Outputs:
-    return {name: tensor.numpy() for name, tensor in outputs.items()}
-
     def images_of_files(self, contents: Sequence[bytes]) -> np.ndarray:
         """Return what the network is shown: (n, height, width, channels) uint8.
 
@@ -91,6 +87,10 @@ def _arrays(outputs: Mapping[str, tf.Tensor]) -> Outputs:
             )
         signature = self._signatures["preprocess"]
         return signature(contents=tf.constant(list(contents)))["images"].numpy()
+
+
+def _arrays(outputs: Mapping[str, tf.Tensor]) -> Outputs:
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:

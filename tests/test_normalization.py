@@ -213,13 +213,14 @@ def test_the_export_does_it_in_every_signature(export):
     expected = keras.ops.softmax(model(seen, training=False))
     classifier = Classifier(path)
     contents = [png(image) for image in pictures]
-    found = classifier.probabilities_of_files(contents)
+    found = [one["probabilities"] for one in classifier.outputs_of_files(contents)]
     # A PNG holds whole numbers, of which a shadow has none.
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal(classifier.images_of_files(contents), seen)
     for image, row in zip(pictures, expected, strict=True):
         raw = image[None, ..., None].astype(np.uint8)
-        np.testing.assert_allclose(classifier.probabilities(raw)[0], row, atol=1e-5)
+        outputs = classifier.outputs(raw)
+        np.testing.assert_allclose(outputs["probabilities"][0], row, atol=1e-5)
 
 
 def test_predict_shows_what_the_network_saw(export, tmp_path):
