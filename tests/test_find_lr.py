@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcnn.config import KNOBS, Config
+from kcnn.config import KNOBS, Config, overlay
 from kcnn.datasets import load, load_training_images
 from kcnn.errors import RunError
 from kcnn.find_lr import (
@@ -92,9 +92,7 @@ def tiny(npz):
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_range_test_is_repeatable_and_real(tiny, optimizer):
-    config = Config.from_dict(
-        {**tiny.to_dict(), "optimizer": optimizer, "learning_rate": None}
-    )
+    config = Config.from_dict(overlay(tiny.to_dict(), {"optimizer": optimizer}))
     course = RisingRate(1e-4, 100.0, 40)
     spec, train = load_training_images(config)
     found = range_test(config, spec, train, course)
@@ -124,9 +122,7 @@ def test_nothing_but_training_images_is_read(tiny, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_at_once_is_an_error(tiny):
-    config = Config.from_dict(
-        {**tiny.to_dict(), "optimizer": "sgd", "learning_rate": None}
-    )
+    config = Config.from_dict(overlay(tiny.to_dict(), {"optimizer": "sgd"}))
     spec, train = load_training_images(config)
     for rate in (1e38, math.inf, math.nan):
         with pytest.raises(RunError, match="not a finite number; lower --from"):

@@ -117,8 +117,9 @@ def folder(tmp_path):
 @pytest.mark.parametrize("start", [0, 1, 4, 5, 7, 14, 15])
 @pytest.mark.parametrize("cache", ["memory", "disk", "none"])
 def test_stream_goes_on_from_any_step(start, cache, folder):
-    settings = config(dataset=f"folder:{folder}", cache=cache, batch_size=13)
-    train = datasets.load(settings).train  # 64 images
+    where = {"dataset": f"folder:{folder}", "cache": cache, "train_size": 64}
+    settings = config(batch_size=13, **where)
+    train = datasets.load(settings).train
     stream = pipeline.training_batches(train, settings, 3)
     whole = list(stream.as_numpy_iterator())
     assert len(whole) == stream.cardinality() == 15
