@@ -52,6 +52,7 @@ def test_rollbacks_come_to_an_end(npz, tmp_path):
         fitting.fit()
 
 
+@pytest.mark.slow
 def test_a_kill_among_rollbacks_loses_nothing(npz, tmp_path):
     whole = fitting_of(npz, tmp_path / "whole", **ROLLBACK)
     expected = whole.fit()

@@ -349,12 +349,6 @@ def killed_and_started_again(folder, flags, total):
             assert log.count("\ntest  ") == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends orphans")
-def test_killed_and_started_again_nothing_is_run_twice(npz, tmp_path):
-    flags = (*TINY, "--epochs=100", "--batch_size=4", "--random_seed=0..3")
-    killed_and_started_again(tmp_path, (*flags, "--jobs=2"), 4)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends orphans")
 def test_a_sweep_of_twelve_killed_and_started_again(npz, tmp_path):
@@ -413,6 +407,7 @@ def test_a_run_that_is_killed_is_named_with_its_signal(tmp_path):
     assert job.reason().startswith("killed by SIGKILL, perhaps for want of memory")
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_page_gets_it(sweep, tmp_path):
     flags = (*SHORT, "--random_seed=0,1", "--jobs=2")
     assert sweep(*flags).returncode == 0

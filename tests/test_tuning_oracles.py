@@ -98,7 +98,9 @@ def test_a_seed_repeats_its_proposals_and_another_does_not(tuner, tmp_path):
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
-@pytest.mark.parametrize("kill_in", ["a trial", "between trials"])
+@pytest.mark.parametrize(
+    "kill_in", ["a trial", pytest.param("between trials", marks=pytest.mark.slow)]
+)
 def test_a_search_goes_on_where_it_was(tuner, kill_in, tmp_path):
     """Whatever is forgotten with the process comes back from the one file."""
     whole = run(oracle_of(tuner, tmp_path / "whole", WIDE, max_trials=14))
@@ -131,6 +133,7 @@ def test_any_number_of_failures_is_gone_over(tmp_path):
     assert len(failed) == 5
 
 
+@pytest.mark.slow
 def test_bayesian_search_finds_what_random_search_comes_near_to(tmp_path):
     best = max(map(score_of, run(oracle_of("bayesian", tmp_path, WIDE, max_trials=15))))
     assert best > 0.98
