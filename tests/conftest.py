@@ -38,7 +38,7 @@ def fresh_kcnn(tmp_path):
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
             **kwargs,
         )
 

@@ -136,7 +136,7 @@ class Forks:
         self,
         *arguments: Any,
         cwd: str | os.PathLike,
-        timeout: float = 240,
+        timeout: float = 900,
         text: bool = True,
         input: str | bytes = b"",
     ) -> subprocess.CompletedProcess:
