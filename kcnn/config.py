@@ -450,12 +450,6 @@ class Config:
     )
 
     # Confidence: fitted to the validation images when the training is over
-    calibrate: bool = knob(
-        "confidence",
-        By("reject", {"none": False, "max_probability": True, "energy": True}),
-        "divide the logits by the temperature of the least loss on the validation "
-        "images (temperature scaling); probabilities change, predicted classes do not",
-    )
     reject: str = knob(
         "confidence",
         "none",
@@ -463,6 +457,12 @@ class Config:
         "the predicted class; energy, temperature times logsumexp of logits over "
         "temperature",
         choices=("none", "max_probability", "energy"),
+    )
+    calibrate: bool = knob(
+        "confidence",
+        By("reject", {"none": False, "max_probability": True, "energy": True}),
+        "divide the logits by the temperature of the least loss on the validation "
+        "images (temperature scaling); probabilities change, predicted classes do not",
     )
     coverage: float = knob(
         "confidence",

@@ -41,6 +41,7 @@ def test_optimizers_have_sound_learning_rates_of_their_own():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"reject": []}, ["--reject", "got []"]),
         ({"reject": "softmax"}, ["--reject", "max_probability", "energy"]),
         ({"coverage": 0.9}, ["--coverage", "changes nothing", "--reject=none"]),
         ({"reject": "energy", "coverage": 1.5}, ["--coverage", "0.01 to 1"]),
@@ -109,6 +110,8 @@ def test_declarations_are_sound(name):
         assert knob.low is not None, "a number needs bounds"
     if isinstance(knob.default, By):
         assert set(knob.default.defaults) <= set(KNOBS[knob.default.knob].choices)
+        names = list(KNOBS)  # each is checked in this order, with those before it
+        assert names.index(knob.default.knob) < names.index(name)
 
 
 @pytest.mark.parametrize(
