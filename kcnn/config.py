@@ -275,7 +275,6 @@ class Config:
         low=0.0,
         high=0.9,
     )
-
     crop: int = knob(
         "preprocessing",
         0,

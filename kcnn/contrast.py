@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from kcnn import predictions
 from kcnn.errors import UsageError
 from kcnn.recipes import Recipe
 from kcnn.run import Run
@@ -87,9 +87,7 @@ def disagreements(a: Mapping[str, Any], b: Mapping[str, Any]) -> _Groups:
 
 def probabilities(run: Mapping[str, Any]) -> np.ndarray:
     """Return a run's probabilities, (test images, classes) float32."""
-    path = Run(pathlib.Path(run["path"])).predictions
-    with np.load(path, allow_pickle=False) as file:
-        return file["probabilities"]
+    return predictions.read(Run(run["path"]).predictions).probabilities
 
 
 def fair_share(groups: _Groups, most: int) -> _Groups:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kcnn import predictions
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_contents
 from kcnn.inspection import Inspection
@@ -39,9 +40,7 @@ def disputed(path: str, seen: Inspection) -> dict[str, Any]:
         raise UsageError(
             f"--run: {path} was not tested on the images of this folder as they are now"
         )
-    with np.load(run.predictions) as file:
-        indices, labels = file["indices"], file["labels"]
-        probabilities = file["probabilities"]
+    indices, labels, probabilities = predictions.read(run.predictions)
     names = spec_of(note).class_names
     places = np.flatnonzero(seen.split == number)[indices]
     return {

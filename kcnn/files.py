@@ -68,6 +68,12 @@ def remove_unfinished(path: pathlib.Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def is_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Tell whether a path, its links followed, is a folder or lies in it."""
+    root = os.path.realpath(folder)
+    return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

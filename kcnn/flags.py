@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from absl import flags
@@ -94,6 +94,12 @@ def knobs_given(values: flags.FlagValues) -> dict[str, Any]:
 def is_given(values: flags.FlagValues, name: str) -> bool:
     """Tell whether a flag stood on the command line."""
     return values[name].present > 0
+
+
+def value_of(values: flags.FlagValues, name: str, own: Mapping[str, Knob]) -> Any:
+    """Return the value of a command's own flag, or its default where it is absent."""
+    given = values[name].value
+    return own[name].default if given is None else given
 
 
 def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:

@@ -132,7 +132,7 @@ def _convnet_block(x, config: Config, filters: int, number: int):
 
 def lenet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
     """Build LeNet-5 for images of 32x32; smaller ones are padded with zeros."""
-    layers = [*preprocessing, *_pad_to(32, config, spec)]
+    layers = [*preprocessing, *_pad_to(32, preprocessing, spec)]
     for i, filters in enumerate(config.filters[:2], start=1):
         between = _dropout(config.conv_dropout, "conv_dropout") if i == 2 else []
         if i == 1 and config.batch_norm:
@@ -245,9 +245,11 @@ def _head(spec: ImageSpec):
     return k.Dense(spec.num_classes, dtype="float32", name="logits")
 
 
-def _pad_to(side: int, config: Config, spec: ImageSpec) -> Layers:
-    seen = (config.crop, config.crop) if config.crop else (spec.height, spec.width)
-    missing = [max(0, side - n) for n in seen]
+def _pad_to(side: int, preprocessing: Layers, spec: ImageSpec) -> Layers:
+    shape = (None, *spec.shape)
+    for layer in preprocessing:
+        shape = layer.compute_output_shape(shape)
+    missing = [max(0, side - n) for n in shape[1:3]]
     if not any(missing):
         return []
     padding = tuple((n // 2, n - n // 2) for n in missing)

@@ -6,13 +6,12 @@ import datetime
 import glob
 import json
 import pathlib
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kcnn import memory
+from kcnn import predictions
 from kcnn.config import KNOBS
 from kcnn.errors import RunError, UsageError
 from kcnn.knobs import By, show
@@ -143,22 +142,16 @@ def _read(run: Run) -> _Found:
 def _predictions(path: pathlib.Path) -> dict[str, Any]:
     """Return which test images a run saw and which it got right, where it says so."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        memory.check(size, f"the arrays in {path.name}", "was it written by kcnn?")
-        with np.load(path, allow_pickle=False) as file:
-            labels = file["labels"]
-            predicted = file["probabilities"].argmax(1).astype(np.int16)
-            return {
-                "indices": file["indices"],
-                "labels": labels,
-                "predicted": predicted,
-                "right": predicted == labels,
-            }
+        found = predictions.read(path)
     except FileNotFoundError:
         return dict.fromkeys(("indices", "labels", "predicted", "right"))
-    except zipfile.BadZipFile:
-        raise _Incomplete(f"{path.name} is damaged") from None
+    predicted = found.probabilities.argmax(1).astype(np.int16)
+    return {
+        "indices": found.indices,
+        "labels": found.labels,
+        "predicted": predicted,
+        "right": predicted == found.labels,
+    }
 
 
 def _check_test_sets(found: Sequence[_Found]) -> None:

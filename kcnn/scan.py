@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 from kcnn import images
+from kcnn.files import is_within
 from kcnn.images import Header
 
 _SPLITS = {
@@ -93,21 +94,17 @@ class Scan:
         """Tell whether a path is a link not to be followed, and note why."""
         if not os.path.islink(path):
             return False
-        target, reason = os.path.realpath(path), ""
-        if not os.path.exists(target):
+        reason = ""
+        if not os.path.exists(path):
             reason = "a link to nothing"
-        elif not _holds(self.root, target):
+        elif not is_within(path, self.root):
             reason = "a link that leads outside the folder"
-        elif any(_holds(target, os.path.realpath(folder)) for folder in above):
+        elif any(is_within(folder, path) for folder in above):
             reason = "a link to a folder that it is in"
         noted = (self.name(path), reason)
         if reason and noted not in self.skipped:
             self.skipped.append(noted)
         return bool(reason)
-
-
-def _holds(folder: str, path: str) -> bool:
-    return os.path.commonpath([folder, path]) == folder
 
 
 def splits_of(scan: Scan) -> dict[str, dict[str, list[ImageFile]]]:

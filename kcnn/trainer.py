@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import io
 import pathlib
 import secrets
 import statistics
@@ -14,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.special
 
 from kcnn import (
     checkpoint,
@@ -23,6 +21,7 @@ from kcnn import (
     models,
     optimization,
     pipeline,
+    predictions,
     repetition,
     runtime,
     scoring,
@@ -32,7 +31,7 @@ from kcnn.confidence import PLAIN, Judged, Rule
 from kcnn.config import Config
 from kcnn.datasets import Dataset, OneSplit, Split
 from kcnn.errors import UsageError
-from kcnn.files import replacing, write_json
+from kcnn.files import write_json
 from kcnn.fitting import Fitting
 from kcnn.fresh import FreshModel
 from kcnn.history import History
@@ -119,7 +118,7 @@ def train(
     rule, test, strange, scores = scoring.score(
         final, config, data, unknown.split if unknown else None
     )
-    _save_predictions(run, data.test, test)
+    predictions.write(run.predictions, data.test, test)
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
@@ -258,21 +257,6 @@ def _announce(
         skipped = f", {len(unknown.skipped):,} skipped" if unknown.skipped else ""
         progress.note("unknown", count + skipped)
     progress.note("run", note["model_dir"])
-
-
-def _save_predictions(run: Run, split: Split, judged: Judged) -> None:
-    probabilities = scipy.special.softmax(judged.logits, axis=1)
-    arrays = {
-        "indices": split.indices,
-        "labels": split.labels,
-        "probabilities": probabilities.astype(np.float32),
-    }
-    if judged.accepted is not None:
-        arrays["accepted"] = judged.accepted
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    with replacing(run.predictions) as file:
-        file.write(buffer.getbuffer())
 
 
 def _timing(

@@ -8,7 +8,6 @@ needs; what is not known is refused.
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -18,6 +17,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kcnn.errors import UsageError
+from kcnn.files import is_within
 
 _LARGEST_GRAPH = 2**28  # bytes; weights are not in it
 
@@ -113,9 +113,8 @@ def _check_files(path: pathlib.Path) -> None:
     for name in ("saved_model.cpb", "saved_model.pbtxt"):
         if (path / name).exists():
             raise ValueError(f"{name} stands beside saved_model.pb")
-    root = os.path.realpath(path)
     for file in path.rglob("*"):
-        if os.path.commonpath([root, os.path.realpath(file)]) != root:
+        if not is_within(file, path):
             raise ValueError(f"{file.relative_to(path)} is a link that leads outside")
 
 

@@ -16,6 +16,8 @@ from typing import Any
 from absl.flags import FlagValues
 
 from kcnn.errors import UsageError
+from kcnn.files import is_within, write_json
+from kcnn.flags import value_of
 from kcnn.knobs import Knob
 
 USAGE = "kcnn data check DIR [--output=DIR] [--run=RUN] [--distance=4]"
@@ -52,7 +54,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     """Print what the folder shows, and write it where --output says."""
     root = the_folder(arguments, USAGE)
     output = pathlib.Path(values.output) if values.output else None
-    if output and is_within(str(output), root):
+    if output and is_within(output, root):
         raise UsageError(f"--output: {output} is in {root}, which is not changed")
 
     from kcnn import runtime
@@ -63,7 +65,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     from kcnn.inspection import inspect
 
     seen = inspect(root)
-    distance = DISTANCE.default if values.distance is None else values.distance
+    distance = value_of(values, "distance", FLAGS)
     result = {
         "folder": root,
         "command": f"kcnn data check {shlex.quote(root)} --distance={distance}",
@@ -74,7 +76,6 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     print(check_text.text(result))
     if output:
         from kcnn import check_page
-        from kcnn.files import write_json
 
         write_json(output / "check.json", result)
         print(f"page       {check_page.write(result, seen, output)}")
@@ -87,12 +88,6 @@ def the_folder(arguments: list[str], usage: str) -> str:
     if not os.path.isdir(arguments[0]):
         raise UsageError(f"{arguments[0]}: no such folder")
     return arguments[0]
-
-
-def is_within(path: str, folder: str) -> bool:
-    """Tell whether a path is a folder or lies in it."""
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([path, folder]) == folder
 
 
 def _disputed(run: str | None, seen: Any) -> dict[str, Any] | None:

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl.flags import FlagValues
 
-from kcnn.commands.data_check import DISTANCE, is_within, the_folder
+from kcnn.commands.data_check import DISTANCE, the_folder
 from kcnn.config import KNOBS
 from kcnn.errors import UsageError
+from kcnn.files import is_within
+from kcnn.flags import value_of
 from kcnn.interruption import stops_with
 from kcnn.knobs import Knob
 from kcnn.table import render
@@ -56,7 +58,10 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         raise UsageError("--out: say where the divided folder goes: --out=NEW_DIR")
     target = pathlib.Path(values.out)
     _check_target(root, target)
-    shares = _shares(_value(values, "test_fraction"), values.validation_fraction or 0.0)
+    shares = _shares(
+        value_of(values, "test_fraction", FLAGS),
+        value_of(values, "validation_fraction", FLAGS),
+    )
 
     from kcnn import runtime
 
@@ -73,13 +78,14 @@ def main(values: FlagValues, arguments: list[str]) -> None:
             "folder that holds a folder for each class"
         )
     alike = groups_of(
-        seen.contents, seen.hashes, seen.thumbnails, _value(values, "distance")
+        seen.contents, seen.hashes, seen.thumbnails, value_of(values, "distance", FLAGS)
     )
     parts: list[Sequence[Sequence[int]]] = [[group.members for group in alike]]
     if values.group_regex:
         parts.append(groups_by_name(seen.names(), values.group_regex))
     groups = merged_groups(len(seen.files), parts)
-    split = assign(seen.label, groups, shares, _value(values, "random_seed"))
+    seed = value_of(values, "random_seed", FLAGS)
+    split = assign(seen.label, groups, shares, seed)
     with stops_with(lambda: "nothing was written"):
         data_split.write(seen, split, list(shares), target, bool(values.hard_links))
     for name, reason in seen.skipped:
@@ -99,13 +105,8 @@ def _check_target(root: str, target: pathlib.Path) -> None:
     """Raise UsageError unless `target` is no folder yet, or an empty one."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UsageError(f"--out: {target} exists; expected a new or an empty folder")
-    if is_within(str(target), root):
+    if is_within(target, root):
         raise UsageError(f"--out: {target} is in {root}, which is not changed")
-
-
-def _value(values: FlagValues, name: str):
-    given = values[name].value
-    return FLAGS[name].default if given is None else given
 
 
 def _shares(test: float, validation: float) -> dict[str, float]:

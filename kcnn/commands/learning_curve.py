@@ -67,7 +67,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         raise UsageError("--model_dir: say where the runs go: --model_dir=runs/NAME")
     given = flags.knobs_given(values)
     seeds = given.pop("random_seed", _SEEDS)
-    equal = values.equal or FLAGS["equal"].default
+    equal = flags.value_of(values, "equal", FLAGS)
     if not Config.from_dict(given).needs_validation:
         given.setdefault("validation_fraction", 0.0)
     available = learning_curve.count_training_images(Config.from_dict(given))

@@ -78,7 +78,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     }
     data = _data(names, instead)
     _check_reachable(data, given.get("data_dir", ""))
-    folder = pathlib.Path(values.model_dir or FLAGS["model_dir"].default)
+    folder = pathlib.Path(flags.value_of(values, "model_dir", FLAGS))
     runner = SweepRunner(folder, "kcnn reproduce", jobs=values.jobs)
     if not any(EXPERIMENTS[name].can_be_run for name in names):
         row = EXPERIMENTS[names[0]]

@@ -180,7 +180,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         folder.begin(space, settings, command, bool(values.overwrite))
 
         def run(session: Session, on_end: Callable[[Record], None]) -> None:
-            count = _value(values, "workers")
+            count = flags.value_of(values, "workers", FLAGS)
             if role is None and count == 1:
                 session.tuner.search()
                 return
@@ -195,7 +195,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
 
         session = _search(space, settings, folder, run, logs)
         _check(session)
-        best, seeds = _value(values, "best"), _value(values, "final_seeds")
+        best = flags.value_of(values, "best", FLAGS)
+        seeds = flags.value_of(values, "final_seeds", FLAGS)
         _finish(session, folder, best, seeds)
 
 
@@ -214,7 +215,7 @@ def _space(values: FlagValues) -> Space:
 
 
 def _settings(values: FlagValues) -> dict[str, Any]:
-    tuner = _value(values, "tuner")
+    tuner = flags.value_of(values, "tuner", FLAGS)
     hyperband = {"factor": values.factor, "iterations": values.hyperband_iterations}
     given = {name: value for name, value in hyperband.items() if value is not None}
     if given and tuner != "hyperband":
@@ -224,20 +225,14 @@ def _settings(values: FlagValues) -> dict[str, Any]:
         raise UsageError("--pruning changes nothing for --tuner=hyperband")
     return {
         "tuner": tuner,
-        "objective": _value(values, "objective"),
-        "executions": _value(values, "executions_per_trial"),
-        "pruning": _value(values, "pruning"),
+        "objective": flags.value_of(values, "objective", FLAGS),
+        "executions": flags.value_of(values, "executions_per_trial", FLAGS),
+        "pruning": flags.value_of(values, "pruning", FLAGS),
         **given,
-        "keep": max(_value(values, "best"), 1),
+        "keep": max(flags.value_of(values, "best", FLAGS), 1),
         "max_trials": values.max_trials,
         "time_budget": _seconds(values.time_budget or ""),
     }
-
-
-def _value(values: FlagValues, name: str) -> Any:
-    """Return a flag's value, or its default."""
-    given = values[name].value
-    return FLAGS[name].default if given is None else given
 
 
 def _seconds(text: str) -> float | None:
