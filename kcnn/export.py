@@ -23,6 +23,7 @@ import tensorflow as tf
 from kcnn import images as image_ops
 from kcnn.confidence import ENERGY, MAX_PROBABILITY, PLAIN, Judged, Rule
 from kcnn.errors import RunError
+from kcnn.files import flush, flush_tree
 from kcnn.spec import ImageSpec
 
 # Where TF Serving's conventions put what belongs to a model but is not its graph.
@@ -87,6 +88,7 @@ def export_model(
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
         found = check_export(target, model, spec, images, rule)
+        flush_tree(target)
         return {"path": str(_move_to_next_version(target, base)), **found}
 
 
@@ -204,14 +206,17 @@ def _move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.P
     version = max(versions_of(base), default=0) + 1
     while True:
         target = base / str(version)
-        # Renaming a folder onto one with something in it fails: another exporter
-        # took the number meanwhile.
-        with contextlib.suppress(OSError):
+        try:
             os.rename(source, target)
-            return target
-        if not target.exists():
-            raise RunError(f"{target}: could not be written")
-        version += 1
+            break
+        except OSError:
+            # Renaming a folder onto one with something in it fails: another exporter
+            # took the number meanwhile.
+            if not target.exists():
+                raise RunError(f"{target}: could not be written") from None
+            version += 1
+    flush(base)
+    return target
 
 
 def check_export(

@@ -46,20 +46,26 @@ def _replacing(path: pathlib.Path, keep: pathlib.Path | None) -> Iterator[Binary
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush(path.parent)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
 
 
-def _flush_folder(folder: pathlib.Path) -> None:
-    """Have the new name survive a loss of power, as its contents do."""
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: pathlib.Path) -> None:
+    """Have a file's contents, or a folder's names, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flush_tree(folder: pathlib.Path) -> None:
+    """Have all in a folder that another library wrote survive a loss of power."""
+    for path in (*folder.rglob("*"), folder):
+        flush(path)
 
 
 def remove_unfinished(path: pathlib.Path) -> None:

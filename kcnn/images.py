@@ -24,6 +24,9 @@ MAX_PIXELS = 50_000_000
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
 
+# Formats that are not read, but named where a file is of one.
+_FOREIGN = ("WEBP", "TIFF", "AVIF", "ICO")
+
 # Names of image files, also of kinds that are then skipped with the reason.
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp")
 SUFFIXES += (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".ico")
@@ -201,7 +204,7 @@ def check_header(source: str | bytes | os.PathLike) -> Header:
     return header
 
 
-def _read_header(source: str | bytes | os.PathLike, formats: Any) -> Header:
+def _read_header(source: str | bytes | os.PathLike, formats: tuple[str, ...]) -> Header:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with Image.open(file, formats=formats) as image:
         # A camera's MPO is a JPEG with more images after the first.
@@ -214,7 +217,7 @@ def _read_header(source: str | bytes | os.PathLike, formats: Any) -> Header:
 
 def _why_unidentified(source: str | bytes | os.PathLike) -> str:
     try:
-        name = _read_header(source, None).format
+        name = _read_header(source, _FOREIGN).format
     except (OSError, SyntaxError, ValueError):
         return "not an image"
     return f"{name}, not one of {', '.join(FORMATS)}"

@@ -2,9 +2,11 @@
 
 import ast
 import itertools
+import json
 import os
 import pathlib
 import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -246,6 +248,44 @@ def test_a_file_that_goes_or_changes_is_named_and_nothing_is_lost(
     assert str(caught.value).startswith(f"{victim} {what} while the images were in use")
     victim.write_bytes(content)
     assert_goes_on_to(expected, fitting_of(None, tmp_path / "cut", **folder))
+
+
+@pytest.mark.slow
+def test_a_real_training_names_a_file_that_vanishes_and_goes_on(kcnn, folder, tmp_path):
+    flags = [f"--dataset={folder['dataset']}", "--cache=none", "--model=mlp"]
+    flags += ["--epochs=60", "--batch_size=16", "--export_dir="]
+    whole = kcnn("train", *flags, "--model_dir=whole", timeout=1200)
+    assert whole.returncode == 0, whole.stderr
+    victim = tmp_path / "images" / "a" / "0.png"
+    content, times = victim.read_bytes(), victim.stat()
+    command = [sys.executable, "-m", "kcnn", "train", *flags, "--model_dir=cut"]
+    process = subprocess.Popen(
+        [*command, "--checkpoint_epochs=1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch  3/60"):
+            break
+    else:
+        raise AssertionError("it ended before its third epoch")
+    victim.unlink()
+    _, error = process.communicate(timeout=1200)
+    assert process.returncode == 1 and error.count("\n") == 1, error
+    assert f"{victim} vanished while the images were in use" in error
+    assert "to go on: kcnn train --resume --model_dir=cut" in error
+    victim.write_bytes(content)
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    resumed = kcnn("train", "--resume", "--model_dir=cut", timeout=1200)
+    assert resumed.returncode == 0, resumed.stderr
+    whole, cut = (
+        json.loads((tmp_path / name / "evaluation.json").read_text())
+        for name in ("whole", "cut")
+    )
+    assert cut["test"]["loss"] == whole["test"]["loss"]
 
 
 def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(npz, tmp_path):

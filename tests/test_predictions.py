@@ -66,5 +66,5 @@ def test_an_encrypted_archive_is_damage(tmp_path):
         while (at := data.find(mark, at + 1)) >= 0:
             data[at + flags] |= 1
     path.write_bytes(data)
-    with pytest.raises(RunError, match="damaged: .*encrypted"):
+    with pytest.raises(RunError, match=r"damaged: .*encrypted"):
         predictions.read(path)
