@@ -32,9 +32,12 @@ from tests.test_export import CARD_TEXT, SPEC, a_model, export_model
 
 
 def cases(quick, many):
-    """Run a test on a quick share of cases, and on many where slow tests are run."""
-    slow = pytest.param(many, marks=pytest.mark.slow)
-    return pytest.mark.parametrize("examples", [quick, slow])
+    """Run a test on a quick share of cases, on more where slow tests are run, and on
+    all where the exhaustive ones are.
+    """
+    slow = pytest.param(many // 5, marks=pytest.mark.slow)
+    exhaustive = pytest.param(many, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+    return pytest.mark.parametrize("examples", [quick, slow, exhaustive])
 
 
 def check(examples, function, *strategies, seconds=10):
@@ -176,7 +179,10 @@ def knob_texts():
 
 
 @pytest.mark.slow
-def test_whole_trainings(kcnn, tmp_path):
+@pytest.mark.parametrize(
+    "examples", [25, pytest.param(100, marks=pytest.mark.exhaustive)]
+)
+def test_whole_trainings(examples, kcnn, tmp_path):
     """Exit status, one line, and nothing written elsewhere."""
     write_npz(tmp_path / "stripes.npz")
     base = ["train", "--dataset=npz:stripes.npz", "--model=mlp", "--epochs=1"]
@@ -194,7 +200,7 @@ def test_whole_trainings(kcnn, tmp_path):
         left = set(os.listdir(tmp_path))
         assert left <= {"stripes.npz", "run", "exports"}, more
 
-    check(100, run, st.lists(knob_texts(), max_size=3), seconds=3600)
+    check(examples, run, st.lists(knob_texts(), max_size=3), seconds=3600)
 
 
 @cases(80, 4000)

@@ -138,11 +138,12 @@ def test_killed_at_each_write(killer, whole, step):
 
 
 @pytest.mark.slow
-def test_killed_at_fifty_random_moments(killer, whole):
+@pytest.mark.parametrize("most", [10, pytest.param(50, marks=pytest.mark.exhaustive)])
+def test_killed_at_random_moments(killer, whole, most):
     expected, _ = whole
     rng = random.Random(0)
     kills = 0
-    while kills < 50:
+    while kills < most:
         limits = [{"seconds": rng.uniform(0.05, 6)} for _ in range(8)]
         kills += killed_and_resumed(killer, limits)
         assert result(killer.folder) == expected, (kills, limits)

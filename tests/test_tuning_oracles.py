@@ -97,7 +97,13 @@ def test_a_seed_repeats_its_proposals_and_another_does_not(tuner, tmp_path):
         assert not distinct(first) & distinct(other)
 
 
-@pytest.mark.parametrize("tuner", TUNERS)
+@pytest.mark.parametrize(
+    "tuner",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "bayesian" else name
+        for name in TUNERS
+    ],
+)
 @pytest.mark.parametrize(
     "kill_in", ["a trial", pytest.param("between trials", marks=pytest.mark.slow)]
 )
