@@ -210,6 +210,13 @@ class Config:
         "activation of hidden layers",
         choices=("relu", "elu", "gelu", "leaky_relu", "silu", "tanh", "sigmoid"),
     )
+    initializer: str = knob(
+        "model",
+        "glorot_uniform",
+        "the weights at the start; pytorch: as its layers have them by default, "
+        "uniform within 1/sqrt(inputs of a unit), biases too",
+        choices=("glorot_uniform", "he_normal", "lecun_normal", "pytorch"),
+    )
     head: str = knob(
         "model",
         by_model(convnet="logits"),

@@ -7,6 +7,7 @@ preprocessing, and ends in (batch, num_classes) float32 logits.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -45,7 +46,11 @@ def build_model(
             f"--crop: got {config.crop}, but the images are {spec.height}x{spec.width}"
         )
     with _dtype_policy(policy):
-        return MODELS[config.model](config, spec, preprocessing_layers(config, augment))
+        preprocessing = preprocessing_layers(config, augment)
+        model = MODELS[config.model](config, spec, preprocessing)
+    if config.initializer != "glorot_uniform":  # with which Keras has made it
+        _draw_weights(model, config.initializer)
+    return model
 
 
 def shorten_batch_norm(model: keras.Model, config: Config, steps: int) -> str | None:
@@ -184,6 +189,31 @@ MODELS: dict[str, Callable[[Config, ImageSpec, Layers], keras.Model]] = {
     "bottleneck": bottleneck,
     "mlp": mlp,
 }
+
+
+def _draw_weights(model: keras.Model, initializer: str) -> None:
+    """Draw the convolutions' and dense layers' weights anew.
+
+    "pytorch" is what torch.nn.Conv2d and Linear begin with, kaiming_uniform_ with
+    a = sqrt(5): U(-b, b) with b = 1 / sqrt(fan-in), for weights and biases.
+    """
+    for layer in model.layers:
+        if not isinstance(layer, k.Conv2D | k.Dense):
+            continue
+        drawn = [layer.kernel]
+        if initializer == "pytorch" and layer.use_bias:
+            drawn.append(layer.bias)
+        for weights in drawn:
+            draw = _new_initializer(initializer, math.prod(layer.kernel.shape[:-1]))
+            weights.assign(draw(weights.shape))
+
+
+def _new_initializer(name: str, fan_in: int) -> keras.initializers.Initializer:
+    """Return an initializer with a seed of its own."""
+    if name != "pytorch":
+        return keras.initializers.get(name)
+    bound = fan_in**-0.5
+    return keras.initializers.RandomUniform(-bound, bound)
 
 
 def _conv(config: Config, filters: int, name: str, strides: int = 1):

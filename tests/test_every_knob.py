@@ -96,6 +96,7 @@ ELSEWHERE = {
     "calibrate": "test_confidence.py",
     "reject": "test_confidence.py",
     "coverage": "test_confidence.py",
+    "initializer": "test_models.py",
     "unknown": "test_unknown.py",
 }
 

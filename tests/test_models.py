@@ -1,7 +1,9 @@
 """Every architecture: parameters and shapes worked out by hand."""
 
+import keras
 import numpy as np
 import pytest
+import scipy.stats
 
 from kcnn.config import Config
 from kcnn.errors import UsageError
@@ -142,6 +144,44 @@ def test_an_impossible_shape_names_the_knob(settings, words):
     with pytest.raises(UsageError) as caught:
         build_model(Config(**settings), DIGITS)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_pytorchs_weights_are_uniform_within_the_root_of_the_fan_in():
+    """As torch.nn.Conv2d(1, 32, 3) and Linear(9216, 128) have them."""
+    keras.utils.set_random_seed(0)
+    model = build_model(Config(model="tutorial", initializer="pytorch"), DIGITS)
+    for name, fan_in in (("conv_1", 9), ("dense_1", 9216), ("logits", 128)):
+        kernel, bias = map(np.ravel, model.get_layer(name).get_weights())
+        bound = fan_in**-0.5
+        for drawn in (kernel, bias):
+            assert np.abs(drawn).max() <= bound
+            uniform = scipy.stats.uniform(-bound, 2 * bound)
+            assert scipy.stats.kstest(drawn, uniform.cdf).pvalue > 1e-3
+        assert not np.allclose(kernel[: len(bias)], bias)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "variance"),
+    [
+        ("glorot_uniform", 2 / (9216 + 128)),
+        ("he_normal", 2 / 9216),
+        ("lecun_normal", 1 / 9216),
+    ],
+)
+def test_initial_weights_have_the_variance_that_their_source_says(
+    initializer, variance
+):
+    config = Config(model="tutorial", initializer=initializer)
+    kernel, bias = build_model(config, DIGITS).get_layer("dense_1").get_weights()
+    assert kernel.var() == pytest.approx(variance, rel=0.02)
+    assert not bias.any()
+
+
+def test_layers_of_one_shape_begin_with_different_weights():
+    config = Config(model="mlp", dense_units=(50, 50, 50), initializer="he_normal")
+    model = build_model(config, DIGITS)
+    second, third = (model.get_layer(f"dense_{i}").kernel.numpy() for i in (2, 3))
+    assert not np.allclose(second, third)
 
 
 def test_policy_holds_in_the_layers_and_not_after():
