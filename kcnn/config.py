@@ -172,6 +172,11 @@ class Config:
         low=0.0,
         high=0.95,
     )
+    spatial_dropout: bool = knob(
+        "model",
+        by_model(tutorial=False, lenet=False),
+        "conv_dropout drops whole channels",
+    )
     dropout: float = knob(
         "model",
         by_model(tutorial=0.5, convnet=0.0, lenet=0.0, shallow=0.0, mlp=0.0),
@@ -620,6 +625,8 @@ def _check_combinations(config: Config) -> None:
             f"--warmup_epochs: got {show(config.warmup_epochs)}, expected less "
             f"than --epochs={config.epochs}"
         )
+    if config.spatial_dropout and not config.conv_dropout:
+        raise UsageError("--spatial_dropout changes nothing without --conv_dropout")
     if config.extra_conv == 0 and not config.extra_conv_pool:
         raise UsageError("--noextra_conv_pool changes nothing without --extra_conv")
     momentum = KNOBS["batch_norm_momentum"].default.defaults.get(config.model)

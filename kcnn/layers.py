@@ -54,21 +54,42 @@ class Dropout(keras.layers.Dropout):
     A value is dropped where its bits, as a number, are below rate * 256. What the
     rounding of that leaves over is made up for by a threshold one higher in as many
     steps as it takes: each value is dropped with probability `rate` exactly.
+
+    With `whole_channels`, a channel of an image is dropped as one (Tompson et al. 2015;
+    Keras's SpatialDropout2D, PyTorch's Dropout2d).
     """
 
+    def __init__(self, rate: float, whole_channels: bool = False, **kwargs):
+        super().__init__(rate, **kwargs)
+        self.whole_channels = whole_channels
+
     def call(self, inputs, training=False):
-        """Drop values of (batch, ...) inputs of any float dtype."""
-        if not training or not self.rate or self.rate >= _HIGHEST_RATE:
-            return super().call(inputs, training=training)
-        return drop(inputs, self.seed_generator.next(), drop_numbers(self.rate))
+        """Drop values of (batch, ..., channels) inputs of any float dtype."""
+        if not training or not self.rate:
+            return inputs
+        return self.drop_some(inputs, drop_numbers(self.rate))
 
+    def drop_some(self, inputs, numbers):
+        """Drop values, or channels, by what `drop_numbers` returns."""
+        seed = self.seed_generator.next()
+        if not self.whole_channels:
+            return drop(inputs, seed, numbers)
+        x = tf.convert_to_tensor(inputs)
+        shape = [tf.shape(x)[0], *[1] * (x.shape.rank - 2), x.shape[-1]]
+        return x * drop(tf.ones(shape, x.dtype), seed, numbers)
 
-# With eight bits; Keras's own dropout serves above it.
-_HIGHEST_RATE = 255 / 256
+    def get_config(self):
+        """Return what rebuilds the layer."""
+        return {**super().get_config(), "whole_channels": self.whole_channels}
 
 
 def drop_numbers(rate: float) -> np.ndarray:
-    """Return what `drop` goes by: threshold, chance of one more, scale; float32."""
+    """Return what `drop` goes by: threshold, chance of one more, scale; float32.
+
+    Raises ValueError if the rate is not below 255/256, the most that eight bits tell.
+    """
+    if not 0 <= rate < 255 / 256:
+        raise ValueError(f"a dropout rate of {rate}; expected 0 to less than 255/256")
     whole = math.floor(rate * 256)
     return np.array([whole, rate * 256 - whole, 1 / (1 - rate)], np.float32)
 

@@ -97,7 +97,7 @@ def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mo
         layers += _conv_pool(config, config.extra_conv, "conv_3", pool_2)
     elif config.extra_conv:
         layers += [_conv(config, config.extra_conv, "conv_3")]
-    layers += _dropout(config.conv_dropout, "conv_dropout")
+    layers += _conv_dropout(config)
     layers += [k.Flatten(name="flatten"), *_dense(config)]
     if config.batch_norm == 2:
         layers += [_batch_norm(config, "batch_norm_2")]
@@ -139,7 +139,7 @@ def lenet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model
     """Build LeNet-5 for images of 32x32; smaller ones are padded with zeros."""
     layers = [*preprocessing, *_pad_to(32, preprocessing, spec)]
     for i, filters in enumerate(config.filters[:2], start=1):
-        between = _dropout(config.conv_dropout, "conv_dropout") if i == 2 else []
+        between = _conv_dropout(config) if i == 2 else []
         if i == 1 and config.batch_norm:
             between = [_batch_norm(config, "batch_norm_1")]
         pool = k.MaxPooling2D(2, name=f"pool_{i}")
@@ -267,8 +267,12 @@ def _dense(config: Config) -> Layers:
     ]
 
 
-def _dropout(rate: float, name: str) -> Layers:
-    return [Dropout(rate, name=name)] if rate else []
+def _dropout(rate: float, name: str, whole_channels: bool = False) -> Layers:
+    return [Dropout(rate, whole_channels, name=name)] if rate else []
+
+
+def _conv_dropout(config: Config) -> Layers:
+    return _dropout(config.conv_dropout, "conv_dropout", config.spatial_dropout)
 
 
 def _head(spec: ImageSpec):

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import layers as k
 
+from kcnn.layers import Dropout
+
 
 def layer_rows(model: keras.Model) -> list[dict[str, Any]]:
     """Describe each layer of a model.
@@ -64,8 +66,9 @@ def _detail(layer: keras.layers.Layer) -> str:
         return _activated(f"{layer.units} units", layer)
     if isinstance(layer, k.MaxPooling2D):
         return "{}x{}".format(*layer.pool_size)
-    if isinstance(layer, k.Dropout):
-        return f"rate {layer.rate:g}"
+    if isinstance(layer, Dropout):
+        channels = ", whole channels" if layer.whole_channels else ""
+        return f"rate {layer.rate:g}{channels}"
     if isinstance(layer, k.BatchNormalization):
         return f"momentum {layer.momentum:g}"
     if isinstance(layer, k.Activation):

@@ -76,6 +76,11 @@ def test_optimizers_have_sound_learning_rates_of_their_own():
         ({"batch_norm": 2, "model": "convnet"}, ["--batch_norm", "0 or 1"]),
         ({"batch_norm_momentum": 0.5}, ["--batch_norm_momentum", "changes nothing"]),
         ({"extra_conv_pool": False}, ["extra_conv_pool", "changes nothing"]),
+        (
+            {"conv_dropout": 0, "spatial_dropout": True},
+            ["--spatial_dropout", "changes"],
+        ),
+        ({"model": "mlp", "spatial_dropout": True}, ["--spatial_dropout", "tutorial"]),
         ({"model": "bottleneck", "strides": (1,)}, ["--strides", "as many"]),
         (
             {"validation_fraction": 0, "early_stopping": 3},

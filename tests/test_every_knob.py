@@ -30,6 +30,7 @@ MODEL_KNOBS = {
     "pool_sizes": (BOTTLENECK, (2, 2)),
     "dense_units": ({}, (64, 32)),
     "conv_dropout": ({}, 0.1),
+    "spatial_dropout": ({}, True),
     "dropout": ({}, 0.1),
     "batch_norm": ({}, 2),
     "batch_norm_momentum": (CONVNET, 0.5),

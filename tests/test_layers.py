@@ -92,9 +92,21 @@ def test_dropout_is_another_one_at_every_step_and_the_same_from_the_same_seed():
     assert np.all(layer(x) == x)
 
 
-def test_dropout_drops_nearly_all():
-    kept = np.mean(Dropout(0.998, seed=0)(tf.ones((100, 1000)), training=True) > 0)
-    assert kept == pytest.approx(0.002, abs=0.001)
+def test_a_rate_that_eight_bits_cannot_tell_is_refused():
+    with pytest.raises(ValueError, match="expected 0 to less than 255/256"):
+        Dropout(0.998, seed=0)(tf.ones((2, 3)), training=True)
+
+
+def test_whole_channels_are_dropped_or_kept():
+    layer = Dropout(0.25, whole_channels=True, seed=0)
+    x = tf.random.stateless_uniform((200, 4, 5, 16), (0, 1), 0.5, 1.0)
+    y = layer(x, training=True).numpy()
+    kept = (y != 0).any((1, 2))
+    np.testing.assert_allclose(y, x * kept[:, None, None] / 0.75, rtol=1e-6)
+    deviation = (0.25 * 0.75 / kept.size) ** 0.5
+    assert abs(kept.mean() - 0.75) < 4 * deviation
+    assert 0 < kept[:, 0].mean() < 1 and 0 < kept[0].mean() < 1
+    assert np.array_equal(layer(x, training=False), x)
 
 
 @pytest.mark.parametrize("activation", ["relu", "elu", "leaky_relu", "tanh", "sigmoid"])

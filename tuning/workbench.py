@@ -25,7 +25,7 @@ from kcnn.config import KNOBS, Config
 from kcnn.datasets import TrainingData, load_training
 from kcnn.errors import UsageError
 from kcnn.fresh import FreshModel
-from kcnn.layers import Dropout, drop, drop_numbers
+from kcnn.layers import Dropout, drop_numbers
 from kcnn.loop import TrainingLoop
 from kcnn.optimization import Schedule
 from kcnn.spec import ImageSpec
@@ -56,8 +56,8 @@ _DATA = [name for name, knob in KNOBS.items() if knob.section == "data"]
 class VariableDropout(Dropout):
     """Dropout whose rate is a variable; computes bit for bit what kcnn's does."""
 
-    def __init__(self, rate: float, **kwargs):
-        super().__init__(rate, **kwargs)
+    def __init__(self, rate: float, whole_channels: bool = False, **kwargs):
+        super().__init__(rate, whole_channels, **kwargs)
         self._numbers = tf.Variable(drop_numbers(rate))
 
     def set_rate(self, rate: float) -> None:
@@ -68,7 +68,7 @@ class VariableDropout(Dropout):
         """Drop inputs and scale up the others, in training only."""
         if not training:
             return inputs
-        return drop(inputs, self.seed_generator.next(), self._numbers)
+        return self.drop_some(inputs, self._numbers)
 
 
 class VariableSchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -208,7 +208,11 @@ def _with_variable_dropout(model: keras.Model) -> keras.Model:
         if type(layer) is not Dropout or not layer.rate:
             return layer
         own = VariableDropout(
-            layer.rate, seed=0, name=layer.name, dtype=layer.dtype_policy
+            layer.rate,
+            layer.whole_channels,
+            seed=0,
+            name=layer.name,
+            dtype=layer.dtype_policy,
         )
         own.seed_generator.state.assign(layer.seed_generator.state)
         return own
