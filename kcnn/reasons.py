@@ -11,6 +11,7 @@ from typing import Any
 
 from kcnn.experiments import Reason
 from kcnn.reproduction import AS_PUBLISHED, VARIANT
+from kcnn.statistics import paired_test
 
 # Of kcnn.reproduction_results: rows by name.
 Rows = Mapping[str, Mapping[str, Any]]
@@ -69,9 +70,29 @@ def _variant_agrees(reason: Reason, rows: Rows, name: str) -> bool:
     return _measured(rows, name, reason.figure, VARIANT)["agrees"] is True
 
 
+def _not_by_the_knob(reason: Reason, rows: Rows, name: str) -> bool:
+    """The published gap to another row is outside the measured gap's 95% interval."""
+    theirs = [rows[one]["reported"][reason.figure] for one in (name, reason.argument)]
+    ours = [
+        dict(
+            zip(
+                _measured(rows, one, "random_seeds"),
+                _measured(rows, one, reason.figure)["values"],
+                strict=True,
+            )
+        )
+        for one in (name, reason.argument)
+    ]
+    interval = paired_test(*ours).interval
+    if interval is None:
+        raise _NotMeasuredError
+    return not interval[0] <= theirs[0] - theirs[1] <= interval[1]
+
+
 CLAIMS: dict[str, Callable[[Reason, Rows, str], bool]] = {
     "weights_carried_over": _weights_carried_over,
     "not_a_number": _not_a_number,
     "other_images": _other_images,
     "variant_agrees": _variant_agrees,
+    "not_by_the_knob": _not_by_the_knob,
 }

@@ -139,7 +139,8 @@ def test_a_variant_differs_by_its_own_knobs_alone():
         )
         differing = {knob for knob in published if published[knob] != varied[knob]}
         variant = row.experiment.variant
-        assert differing - {"momentum"} <= variant.keys(), row.name
+        brought = {"momentum", "beta_1", "beta_2", "standardize_floor"}
+        assert differing - brought <= variant.keys(), row.name
         assert all(varied[knob] == value for knob, value in variant.items())
 
 
@@ -335,6 +336,24 @@ def test_a_variant_explains_what_it_agrees_with(agrees):
     assert holds(reason, rows, "lr-0.2") is (agrees is True)
     rows["lr-0.2"]["variant"] = None
     assert holds(reason, rows, "lr-0.2") is None
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(-0.008, True), (-0.004, False)])
+def test_a_published_gap_that_no_seed_shows_is_not_by_the_knob(gap, expected):
+    """Gaps of 0, 0.001 and -0.002: -0.0003 +- 4.303 * 0.00153 / sqrt(3) = 0.0038."""
+
+    def row(published, values):
+        measured = {"random_seeds": [0, 1, 2], "accuracy": {"values": values}}
+        return {"reported": {"accuracy": published}, "as_published": measured}
+
+    rows = {
+        "a": row(0.98 + gap, [0.990, 0.991, 0.989]),
+        "b": row(0.98, [0.990, 0.990, 0.991]),
+    }
+    reason = Reason("accuracy", "not_by_the_knob", "", "b")
+    assert holds(reason, rows, "a") is expected
+    rows["b"] |= {"as_published": None}
+    assert holds(reason, rows, "a") is None
 
 
 def test_every_reason_names_a_claim_and_a_figure_that_was_published():
