@@ -198,7 +198,7 @@ def reproduced(tmp_path):
 
     def correct(run):
         name = run.experiment
-        if "momentum" in run.name:
+        if "optimizer=" in run.name:
             return 990 + run.config.random_seed
         step = 1 if name == "size-60000" else 2
         return corrects[name] + step * run.config.random_seed
