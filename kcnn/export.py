@@ -43,6 +43,7 @@ def export_model(
     card: dict[str, Any],
     images: np.ndarray,
     rule: Rule = PLAIN,
+    beside: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Write BASE/VERSION/ with the next free version number, whole or not at all.
 
@@ -55,6 +56,7 @@ def export_model(
         card: what to keep beside the graph, in assets.extra/kcnn.json.
         images: (n, height, width, channels) uint8 real images to compare on.
         rule: the temperature of the probabilities, and which images are accepted.
+        beside: further files of assets.extra: name -> contents.
 
     Returns:
         path, signatures, checked_images and largest_difference of a probability. The
@@ -86,6 +88,8 @@ def export_model(
             raise RunError(f"{base}: could not be written: {error.message}") from None
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        for name, contents in (beside or {}).items():
+            (target / CARD).with_name(name).write_bytes(contents)
         found = check_export(target, model, spec, images, rule)
         return {"path": str(_move_to_next_version(target, base)), **found}
 

@@ -29,6 +29,9 @@ FLAGS = {
     "export_name": Knob(
         "export", "", "NAME of the export (default: the one the run was exported under)"
     ),
+    "license": Knob(
+        "export", "", "under which the model may be used, for its model card"
+    ),
 }
 
 
@@ -63,7 +66,14 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     test = datasets.in_classes_of(spec, loaded)
     evaluation = run.read_evaluation()
     exported = trainer.export_and_check(
-        model, spec, test, base, evaluation, note, Rule.of(evaluation)
+        model,
+        spec,
+        test,
+        base,
+        evaluation,
+        note,
+        Rule.of(evaluation),
+        values.license or None,
     )
     print(
         f"{exported['path']}: {', '.join(exported['signatures'])} agree with the run "
