@@ -23,7 +23,7 @@ from kcnn.table import escape_markdown
 _MOST_CONFUSED = 10  # pairs of classes that are listed
 _LARGEST_MATRIX = 20  # classes; a larger matrix is in the JSON only
 
-_FIGURES = ("n", "accuracy", "accuracy_interval", "loss", "macro_f1")
+_FIGURES: tuple[str, ...] = ("n", "accuracy", "accuracy_interval", "loss", "macro_f1")
 _FIGURES += ("expected_calibration_error", "per_class", "confusion_matrix")
 
 
@@ -95,7 +95,7 @@ def _confidence(scores: Mapping[str, Any], rule: Rule) -> list[str]:
 def _confused(
     matrix: Sequence[Sequence[int]], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"true": names[i], "predicted": names[j], "images": count}
         for i, row in enumerate(matrix)
         for j, count in enumerate(row)
