@@ -27,6 +27,7 @@ from kcnn import (
     runtime,
     scoring,
     summary,
+    warmup,
 )
 from kcnn.confidence import PLAIN, Judged, Rule
 from kcnn.config import Config
@@ -184,6 +185,7 @@ def export_and_check(
     images = first_images(test)
     about = model_card.model_card(base.name, note, scores, rule, license)
     beside = model_card.files(about)
+    beside[warmup.FILE] = warmup.warmup_requests(base.name, spec)
     return export.export_model(model, spec, base, card, images, rule, beside)
 
 
