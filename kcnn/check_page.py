@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from kcnn import check_text, images, pages
 from kcnn.contact_sheet import MOST_ROWS, SAMPLES, contact_sheet
@@ -85,9 +82,7 @@ def _small(file: ImageFile) -> np.ndarray:
 
 def _picture(file: ImageFile) -> str:
     """Return an image as a data URL."""
-    buffer = io.BytesIO()
-    Image.fromarray(_small(file)).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return pages.as_picture(_small(file))
 
 
 def _pictured(

@@ -44,6 +44,7 @@ def export_model(
     card: dict[str, Any],
     images: np.ndarray,
     rule: Rule = PLAIN,
+    beside: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Write BASE/VERSION/ with the next free version number, whole or not at all.
 
@@ -56,6 +57,7 @@ def export_model(
         card: what to keep beside the graph, in assets.extra/kcnn.json.
         images: (n, height, width, channels) uint8 real images to compare on.
         rule: the temperature of the probabilities, and which images are accepted.
+        beside: further files of assets.extra: name -> contents.
 
     Returns:
         path, signatures, checked_images and largest_difference of a probability. The
@@ -79,7 +81,7 @@ def export_model(
         RunError: it could not be written, or an output differs from the model's.
     """
     base.mkdir(parents=True, exist_ok=True)
-    with _folder_aside(base) as folder:
+    with folder_aside(base) as folder:
         target = folder / "model"
         try:
             _archive(model, spec, rule).write_out(str(target), verbose=False)
@@ -87,13 +89,15 @@ def export_model(
             raise RunError(f"{base}: could not be written: {error.message}") from None
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        for name, contents in (beside or {}).items():
+            (target / CARD).with_name(name).write_bytes(contents)
         found = check_export(target, model, spec, images, rule)
         flush_tree(target)
-        return {"path": str(_move_to_next_version(target, base)), **found}
+        return {"path": str(move_to_next_version(target, base)), **found}
 
 
 @contextlib.contextmanager
-def _folder_aside(base: pathlib.Path) -> Iterator[pathlib.Path]:
+def folder_aside(base: pathlib.Path) -> Iterator[pathlib.Path]:
     """Make a folder to write in, and take away those of exporters that were killed.
 
     A living exporter holds a lock on its own.
@@ -138,20 +142,8 @@ def _archive(
     names = tf.constant(spec.class_names)
 
     def outputs(images):
-        logits = model(images, training=False)
-        if rule.temperature != 1:
-            logits = logits / rule.temperature
-        probabilities = tf.nn.softmax(logits)
-        classes = tf.argmax(probabilities, -1)
-        found = {
-            "probabilities": probabilities,
-            "classes": classes,
-            "labels": tf.gather(names, classes),
-        }
-        if rule.threshold is not None:
-            found["score"] = _SCORES[rule.score](logits, rule.temperature)
-            found["accepted"] = found["score"] >= rule.threshold
-        return found
+        found = answers(model, images, rule)
+        return {**found, "labels": tf.gather(names, found["classes"])}
 
     def decode(contents):
         return tf.map_fn(
@@ -180,6 +172,22 @@ def _archive(
     return archive
 
 
+def answers(model: keras.Model, images: tf.Tensor, rule: Rule) -> dict[str, tf.Tensor]:
+    """Return what every signature gives of uint8 images, but for the labels."""
+    logits = model(images, training=False)
+    if rule.temperature != 1:
+        logits = logits / rule.temperature
+    probabilities = tf.nn.softmax(logits)
+    found = {
+        "probabilities": probabilities,
+        "classes": tf.argmax(probabilities, -1),
+    }
+    if rule.threshold is not None:
+        found["score"] = _SCORES[rule.score](logits, rule.temperature)
+        found["accepted"] = found["score"] >= rule.threshold
+    return found
+
+
 def _log_max_probability(scaled: tf.Tensor, temperature: float) -> tf.Tensor:
     predicted = tf.one_hot(tf.argmax(scaled, -1), scaled.shape[-1], True, False)
     others = tf.where(predicted, -np.inf, scaled)
@@ -202,7 +210,8 @@ def versions_of(base: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in base.iterdir() if p.name.isdecimal())
 
 
-def _move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+def move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+    """Rename a folder to BASE/VERSION, the next number that is free; return that."""
     version = max(versions_of(base), default=0) + 1
     while True:
         target = base / str(version)

@@ -10,12 +10,15 @@ import base64
 import functools
 import hashlib
 import importlib.resources
+import io
 import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+import numpy as np
+from PIL import Image
 
 from kcnn.knobs import show
 
@@ -47,7 +50,19 @@ def _environment() -> jinja2.Environment:
 
 def embedded(path: pathlib.Path) -> str:
     """Return a PNG file as a data URL."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return _data_url(path.read_bytes())
+
+
+def as_picture(image: np.ndarray) -> str:
+    """Return an image, (height, width, 1 or 3) uint8, as a data URL."""
+    buffer = io.BytesIO()
+    grey = image.shape[-1] == 1
+    Image.fromarray(image[..., 0] if grey else image).save(buffer, "PNG")
+    return _data_url(buffer.getvalue())
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def script(name: str) -> tuple[str, str]:

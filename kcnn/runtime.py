@@ -20,6 +20,7 @@ from kcnn.errors import UsageError
 _NOISE = re.compile(
     rb"WARNING: All log messages before absl|[IW]0000 |To enable the following"
     rb"|E0000 .*(cuInit|cuda_|Unable to register)|.*\bI tensorflow/"
+    rb"|fully_quantize: |INFO: Created TensorFlow Lite"
 )
 
 
@@ -33,7 +34,7 @@ def start_tensorflow() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # What TensorFlow logs as an error it also raises.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _standard_error_filtered():
+    with standard_error_filtered():
         import keras
         import tensorflow as tf
 
@@ -49,7 +50,8 @@ def start_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def _standard_error_filtered() -> Iterator[None]:
+def standard_error_filtered() -> Iterator[None]:
+    """Hold back what TensorFlow is known to say, unless the block fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught:
         original = os.dup(2)

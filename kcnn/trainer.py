@@ -18,6 +18,7 @@ from kcnn import (
     checkpoint,
     datasets,
     export,
+    model_card,
     models,
     optimization,
     pipeline,
@@ -26,6 +27,7 @@ from kcnn import (
     runtime,
     scoring,
     summary,
+    warmup,
 )
 from kcnn.confidence import PLAIN, Judged, Rule
 from kcnn.config import Config
@@ -165,8 +167,9 @@ def export_and_check(
     scores: dict[str, Any],
     note: dict[str, Any],
     rule: Rule,
+    license: str | None = None,
 ) -> dict[str, Any]:
-    """Export a model and prove it on the first test images."""
+    """Export a model with its model card, and prove it on the first test images."""
     figures = ("n", "accuracy", "accuracy_interval")
     card = {
         "spec": dataclasses.asdict(spec),
@@ -179,7 +182,11 @@ def export_and_check(
     }
     if rule != PLAIN:
         card["confidence"] = dataclasses.asdict(rule)
-    return export.export_model(model, spec, base, card, first_images(test), rule)
+    images = first_images(test)
+    about = model_card.model_card(base.name, note, scores, rule, license)
+    beside = model_card.files(about)
+    beside[warmup.FILE] = warmup.warmup_requests(base.name, spec)
+    return export.export_model(model, spec, base, card, images, rule, beside)
 
 
 def first_images(split: Split, limit: int = _EXPORT_CHECK_IMAGES) -> np.ndarray:

@@ -192,7 +192,7 @@ def test_exporters_at_once_get_a_version_each(tmp_path):
         source.mkdir()
         (source / "content").write_text(str(number))
         start.wait()
-        return export_module._move_to_next_version(source, tmp_path)
+        return export_module.move_to_next_version(source, tmp_path)
 
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         paths = list(pool.map(move, range(count)))
