@@ -124,6 +124,15 @@ def test_stock_layers_compute_the_same(standardize):
     )
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_dropped_channels_stay_channels(whole):
+    settings = {"conv_dropout": 0.5, "spatial_dropout": whole, "batch_norm": 0}
+    network = a_network(model="tutorial", **settings)
+    kind = keras.layers.SpatialDropout2D if whole else keras.layers.Dropout
+    dropout = stock_model(network).get_layer("conv_dropout")
+    assert (type(dropout), dropout.rate) == (kind, 0.5)
+
+
 MLP = {"filters": None, "batch_norm": None, "dense_units": (8,)}
 
 
