@@ -46,6 +46,7 @@ MODEL_KNOBS = {
     "flip": ({}, "horizontal"),
     "cutout": ({}, 0.3),
     "crop": ({}, 8),
+    "freeze": ({"init_from": "runs/a"}, 1),
 }
 
 TRAINING_KNOBS = {
@@ -97,6 +98,8 @@ ELSEWHERE = {
     "reject": "test_confidence.py",
     "coverage": "test_confidence.py",
     "unknown": "test_unknown.py",
+    "other": "test_other.py",
+    "init_from": "test_transfer.py",
 }
 
 

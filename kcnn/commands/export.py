@@ -34,7 +34,7 @@ FLAGS = {
 
 def define_knobs(values: FlagValues) -> None:
     """Define where the data set lies, should it have moved."""
-    flags.define_knobs(values, ("data_dir", "dataset"))
+    flags.define_knobs(values, ("data_dir", "dataset", "other"))
 
 
 def main(values: FlagValues, arguments: list[str]) -> None:
