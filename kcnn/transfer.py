@@ -92,7 +92,7 @@ class Source:
     def lines(self, config: Config, spec: ImageSpec) -> Iterator[str]:
         """Yield what the user should know of a run that starts from this one."""
         head = "with its head" if self.keeps_head(spec) else "with a fresh head"
-        frozen = f"; {config.freeze} layers frozen" if config.freeze else ""
+        frozen = f"; frozen layers: {config.freeze}" if config.freeze else ""
         yield f"{self.path}, {head}{frozen}"
         for name in _knobs():
             there, here = getattr(self.config, name), getattr(config, name)

@@ -152,7 +152,7 @@ def test_other_knobs_than_the_runs_are_said(place):
     data = datasets.load(config)
     lines = list(built(config, data)[0].source.lines(config, data.spec))
     assert lines == [
-        f"{place / 'run'}, with its head; 2 layers frozen",
+        f"{place / 'run'}, with its head; frozen layers: 2",
         "--activation: relu there, tanh here",
     ]
 
@@ -222,7 +222,7 @@ def test_config_json_knows_the_run_and_a_change_of_it_is_noticed(
     place, tmp_path, capsys
 ):
     run, _, said = train(settings(place, "same", freeze=1, epochs=1), tmp_path / "a")
-    assert "with its head; 1 layers frozen" in said
+    assert "with its head; frozen layers: 1" in said
     note = run.read_config()
     source = Source.read(str(place / "run"))
     assert note["init_from"] == {"path": str(place / "run"), "digest": source.digest}
