@@ -227,15 +227,16 @@ def _images(
 def _check_prepared(config: Config) -> None:
     from kcnn.catalog import data_dir, prepared_names
 
-    if config.dataset.partition(":")[0] in ("digits", "npz", "folder"):
-        return
     folder = data_dir(config)
-    base = re.split("[/:]", config.dataset)[0]
-    if base not in {name.split("/")[0] for name in prepared_names(folder)}:
-        raise UsageError(
-            f"--dataset: {config.dataset} is not prepared in {folder}, so its images "
-            "cannot be shown; TFDS_DATA_DIR tells where it is"
-        )
+    for flag in ("dataset", "other"):
+        base = re.split("[/:]", name := getattr(config, flag))[0]
+        if base in ("", "digits", "npz", "folder"):
+            continue
+        if base not in {one.split("/")[0] for one in prepared_names(folder)}:
+            raise UsageError(
+                f"--{flag}: {name} is not prepared in {folder}, so its images cannot "
+                "be shown; TFDS_DATA_DIR tells where it is"
+            )
 
 
 _PICTURES: dict[str, Callable[[_Rows, Sequence[Recipe], pathlib.Path], _Said]] = {

@@ -37,6 +37,13 @@ class Judged(NamedTuple):
         """Return (n,) bool, whether the predicted class is the true one."""
         return self.logits.argmax(1) == labels
 
+    def but(self, other: int | None, labels: np.ndarray) -> Judged:
+        """Return the same without the images whose label, of (n,) int, is `other`."""
+        chosen = np.full(len(labels), True) if other is None else labels != other
+        scores = {name: values[chosen] for name, values in self.scores.items()}
+        accepted = None if self.accepted is None else self.accepted[chosen]
+        return Judged(self.logits[chosen], scores, accepted)
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:

@@ -102,6 +102,13 @@ class Config:
     extra_class: str = knob(
         "data", "", "name of one more class, of which no image is trained"
     )
+    other: str = knob(
+        "data",
+        "",
+        "images of no class, trained and tested as one more class, named other: a data "
+        "set as in --dataset, its labels unread, or folder:DIR with images anywhere in "
+        "it",
+    )
     strict: bool = knob(
         "data", False, "refuse a folder with unreadable images instead of skipping them"
     )
@@ -294,6 +301,22 @@ class Config:
         "sees; 0: the whole image",
         low=0,
         high=4096,
+    )
+
+    # Transfer: the weights of another run as the start
+    init_from: str = knob(
+        "transfer",
+        "",
+        "folder of a finished run, whose weights are the start; where the classes are "
+        "not the same, the head is fresh",
+    )
+    freeze: int = knob(
+        "transfer",
+        0,
+        "with --init_from: so many of the first layers with weights keep them; "
+        "standardization, which is never trained, does not count",
+        low=0,
+        high=1000,
     )
 
     # Training
@@ -595,6 +618,16 @@ def _check_combinations(config: Config) -> None:
                 "--color_mode: got rgb, expected auto or grayscale with "
                 "--normalize_input=mnist, which tells ink from paper by brightness"
             )
+    if config.unknown and config.unknown == config.other:
+        raise UsageError(
+            f"--unknown: got {config.unknown}, which --other trains on; name images "
+            "that the model has not seen"
+        )
+    if config.freeze and not config.init_from:
+        raise UsageError(
+            f"--freeze: got {config.freeze}, but without --init_from nobody has "
+            "trained those layers"
+        )
     if config.batch_norm == 2 and config.model != "tutorial":
         raise UsageError(
             f"--batch_norm: got 2, expected 0 or 1 for --model={config.model}"

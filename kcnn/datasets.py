@@ -1,27 +1,31 @@
-"""The data set that a Config names -> its splits.
-
-`digits` is embedded in scikit-learn; npz.py, folders.py and records.py read the
-others.
-"""
+"""The data set that a Config names -> its splits, with the images of --other."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
-from kcnn import folders, npz, splits
+from kcnn import splits
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
-from kcnn.fingerprint import of_arrays
-from kcnn.images import Shape, fit
-from kcnn.records import open_records
-from kcnn.sources import MOST_CLASSES, Origin, Pool, keep
-from kcnn.spec import ImageSpec, wanted_shape
+from kcnn.images import Shape
+from kcnn.origins import (
+    check_strict,
+    naming,
+    open_data_set,
+    open_unlabeled,
+    unlabeled_config,
+)
+from kcnn.sources import Origin, Pool
+from kcnn.spec import ImageSpec
 from kcnn.splits import Split
 
 __all__ = ["Dataset", "Split", "TrainingData", "load", "load_split", "load_training"]
+
+# The class of the images of --other.
+OTHER = "other"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,8 @@ class TrainingData:
     """What training needs of a data set.
 
     Attributes:
-        spec: shape of the images; class names, with --extra_class at the end.
+        spec: shape of the images; class names, with those of --other and --extra_class
+            at the end.
         train: the training images.
         validation: set aside from them, or given, or None.
         skipped: name and reason of each file left out.
@@ -70,22 +75,22 @@ def load_training(config: Config) -> TrainingData:
 
 
 def _load(config: Config, wanted: tuple[str, ...]) -> tuple[TrainingData, Split | None]:
-    origin = _open(config, None)
+    opened = _Opened.of(config, None)
+    origin = opened.known
     default = KNOBS["test_fraction"].default
-    if "test" in origin.splits and config.test_fraction != default:
+    if not opened.carves("test") and config.test_fraction != default:
         raise UsageError(
             f"--test_fraction changes nothing: {config.dataset} has a test split"
         )
-    names = _with_extra_class(origin, config.extra_class)
+    names = _with_extra_class(opened.class_names, config.extra_class)
     spec = ImageSpec(*origin.shape, names, config.normalize_input)
-    parts = _read(origin, config, wanted)
-    _check_strict(origin, config)
+    parts = opened.read(config, wanted)
     training = TrainingData(
         spec,
         parts["train"],
         parts.get("validation"),
-        origin.skipped,
-        origin.notes + _notes(origin, config, parts),
+        opened.skipped,
+        opened.notes + _notes(opened, config, parts),
     )
     return training, parts.get("test")
 
@@ -112,7 +117,8 @@ def load_split(config: Config, name: str, spec: ImageSpec) -> OneSplit:
     """Load one split for a model that exists already.
 
     Args:
-        config: the data set; image_size, color_mode and extra_class are not read.
+        config: the data set, and --other; image_size, color_mode and extra_class are
+            not read.
         name: train, validation or test, as `load` has it.
         spec: the model's; the images are given its shape. Its class names
             may differ from the data set's.
@@ -120,12 +126,21 @@ def load_split(config: Config, name: str, spec: ImageSpec) -> OneSplit:
     Raises:
         UsageError: as for `load`; or there is no such split.
     """
-    origin = _open(config, spec.shape)
-    parts = _read(origin, config, (name,))
-    _check_strict(origin, config)
+    if config.other and OTHER not in spec.class_names:
+        raise UsageError(
+            f"--other: the model has no class {OTHER!r}; its classes are "
+            f"{_some(spec.class_names)}"
+        )
+    opened = _Opened.of(config, spec.shape)
+    parts = opened.read(config, (name,))
     if name not in parts:
         raise UsageError(f"--dataset: {config.dataset} has no {name} split")
-    return OneSplit(parts[name], origin.class_names, origin.skipped)
+    return OneSplit(parts[name], opened.class_names, opened.skipped)
+
+
+def other_class(config: Config, spec: ImageSpec) -> int | None:
+    """Return which class is that of --other; None without it."""
+    return spec.class_names.index(OTHER) if config.other else None
 
 
 def load_unknown(config: Config, spec: ImageSpec) -> OneSplit | None:
@@ -143,23 +158,14 @@ def load_unknown(config: Config, spec: ImageSpec) -> OneSplit | None:
     """
     if not config.unknown:
         return None
-    # What cannot be read again by index is kept; it is not --dataset's affair.
-    again = _kind(config.unknown) not in ("digits", "npz")
-    cache = config.cache if again or config.cache == "disk" else "memory"
-    source = dataclasses.replace(config, dataset=config.unknown, cache=cache)
-    openers = _OPENERS | {
-        "npz": npz.open_unlabeled,
-        "folder": folders.open_unlabeled,
-    }
-    try:
-        origin = _opener(source, openers)(source, spec.shape)
+    source = unlabeled_config(config, config.unknown)
+    with naming("unknown"):
+        origin = open_unlabeled(source, spec.shape)
         read = origin.splits.get("test") or origin.splits["train"]
         split = splits.split_of(read())
-        _check_strict(origin, source)
+        check_strict(origin, source)
         if not len(split):
             raise UsageError(f"--dataset: {config.unknown} holds no image")
-    except UsageError as error:  # the readers name the flag that they are for else
-        raise UsageError(str(error).replace("--dataset", "--unknown")) from None
     return OneSplit(split, origin.class_names, origin.skipped)
 
 
@@ -183,79 +189,75 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (f" ... ({len(names)})" if len(names) > 5 else "")
 
 
-def _open(config: Config, shape: Shape | None) -> Origin:
-    kinds = {_kind(spec) for spec in (config.dataset, config.unknown) if spec}
-    if config.strict and "folder" not in kinds:
-        raise UsageError("--strict changes nothing: it belongs to folder:DIR")
-    if config.data_dir and kinds <= _OPENERS.keys():
-        raise UsageError(
-            f"--data_dir changes nothing for --dataset={config.dataset}: it belongs "
-            "to the data sets of tensorflow-datasets"
-        )
-    origin = _opener(config, _OPENERS)(config, shape)
-    count = len(origin.class_names)
-    if not 2 <= count <= MOST_CLASSES:
-        raise UsageError(
-            f"--dataset: {config.dataset} has {count} "
-            f"{'class' if count == 1 else 'classes'}; expected 2 to {MOST_CLASSES:,}"
-        )
-    return origin
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A data set, and the images of --other if there are any."""
+
+    known: Origin
+    other: Origin | None
+
+    @classmethod
+    def of(cls, config: Config, shape: Shape | None) -> _Opened:
+        known = open_data_set(config, shape)
+        if not config.other:
+            return cls(known, None)
+        if OTHER in known.class_names:
+            raise UsageError(f"--other: {config.dataset} has a class {OTHER!r} already")
+        with naming("other"):
+            source = unlabeled_config(config, config.other)
+            other = open_unlabeled(source, known.shape)
+        if "train" not in other.splits:  # not divided: images are images
+            other.splits["train"] = other.splits.pop("test")
+        return cls(known, other)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return (*self.known.class_names, *([OTHER] if self.other else []))
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        return self.known.skipped + (self.other.skipped if self.other else [])
+
+    @property
+    def notes(self) -> list[str]:
+        return self.known.notes + (self.other.notes if self.other else [])
+
+    def carves(self, split: str) -> bool:
+        """Tell whether a split is set aside from training images."""
+        return any(split not in o.splits for o in (self.known, self.other) if o)
+
+    def read(self, config: Config, names: Iterable[str]) -> dict[str, Split]:
+        """Read the splits named, as far as there are any, and nothing else."""
+        parts = _read(self.known, config, names)
+        check_strict(self.known, config)
+        if self.other:
+            source = unlabeled_config(config, config.other)
+            with naming("other"):
+                others = _read(self.other, source, parts)
+                check_strict(self.other, source)
+                if not all(map(len, others.values())):
+                    raise UsageError(f"--dataset: {config.other} holds no image")
+            label = len(self.known.class_names)
+            parts = {
+                name: splits.with_class(part, others[name], label, config.other)
+                for name, part in parts.items()
+            }
+        if "train" in parts:
+            size, seed = config.train_size, config.random_seed
+            parts["train"] = splits.subset_of(parts["train"], size, seed)
+        return parts
 
 
-def _open_digits(config: Config, shape: Shape | None) -> Origin:
-    from sklearn.datasets import load_digits
-
-    if config.dataset != "digits":
-        raise UsageError(f"--dataset: got {config.dataset!r}, expected digits")
-    if config.cache == "none":
-        raise UsageError("--cache=none: digits is in memory; use memory or disk")
-    digits = load_digits()
-    shape = shape or wanted_shape(config, (28, 28, 1))
-    origin = Origin(tuple(map(str, digits.target_names)), shape, {})
-    if config.normalize_input == "none" and shape[:2] != (8, 8):
-        origin.notes.append(f"digits: 8x8 images resized to {shape[0]}x{shape[1]}")
-
-    def read() -> Pool:
-        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-        fitted = fit(pixels, shape, config.normalize_input).numpy()
-        images = keep([fitted], len(pixels), shape, config.cache)
-        fingerprint = of_arrays(digits.images, digits.target)
-        return Pool(images, digits.target.astype(np.int64), fingerprint)
-
-    origin.splits["train"] = read
-    return origin
-
-
-# Other names are those of tensorflow-datasets.
-_OPENERS: dict[str, Callable[[Config, Shape], Origin]] = {
-    "digits": _open_digits,
-    "npz": npz.open_npz,
-    "folder": folders.open_folder,
-}
-
-
-def _kind(dataset: str) -> str:
-    return dataset.partition(":")[0]
-
-
-def _opener(config: Config, openers: Mapping[str, Callable]) -> Callable:
-    """Return what opens a Config's dataset."""
-    kind, _, place = config.dataset.partition(":")
-    if kind in ("npz", "folder") and not place:
-        raise UsageError(f"--dataset: got {config.dataset!r}, expected {kind}:PATH")
-    return openers.get(kind, open_records)
-
-
-def _with_extra_class(origin: Origin, extra: str) -> tuple[str, ...]:
+def _with_extra_class(class_names: tuple[str, ...], extra: str) -> tuple[str, ...]:
     if not extra:
-        return origin.class_names
-    if extra in origin.class_names:
+        return class_names
+    if extra in class_names:
         raise UsageError(f"--extra_class: the data set has a class {extra!r} already")
-    return (*origin.class_names, extra)
+    return (*class_names, extra)
 
 
 def _read(origin: Origin, config: Config, names: Iterable[str]) -> dict[str, Split]:
-    """Read the splits named, as far as there are any, and nothing else."""
+    """Read the splits named, as far as there are any; train before --train_size."""
     wanted = set(names)
     if config.validation_fraction == 0:
         wanted.discard("validation")
@@ -290,25 +292,13 @@ def _share(pool: Pool, origin: Origin, config: Config) -> dict[str, np.ndarray]:
             None if contents is None else contents[rest],
         )
         rest, shares["validation"] = rest[stay], rest[aside]
-    subset = splits.take_subset(labels[rest], config.train_size, config.random_seed)
-    shares["train"] = rest[subset]
+    shares["train"] = rest
     return shares
 
 
-def _check_strict(origin: Origin, config: Config) -> None:
-    if not config.strict or not origin.skipped:
-        return
-    first = "; ".join(f"{name}: {reason}" for name, reason in origin.skipped[:3])
-    more = "; ..." if len(origin.skipped) > 3 else ""
-    raise UsageError(
-        f"--strict: {len(origin.skipped)} files of {config.dataset} cannot be read: "
-        f"{first}{more}"
-    )
-
-
-def _notes(origin: Origin, config: Config, parts: dict[str, Split]) -> list[str]:
+def _notes(opened: _Opened, config: Config, parts: dict[str, Split]) -> list[str]:
     """Return what the user should know of the division."""
-    notes = []
+    origin, notes = opened.known, []
     if "test" not in origin.splits:
         how = "the same one for every seed"
         if config.dataset.startswith("folder:"):
@@ -317,12 +307,16 @@ def _notes(origin: Origin, config: Config, parts: dict[str, Split]) -> list[str]
             f"no test split: {config.test_fraction:.0%} of the images, stratified, are "
             f"the test set, {how}"
         )
-    if "validation" in origin.splits and "validation" in parts:
+    if "validation" in parts and not opened.carves("validation"):
         notes.append(
             "validation: the data set's own split; --validation_fraction is not used"
         )
+    if opened.other:
+        label = len(origin.class_names)
+        counts = (f"{(p.labels == label).sum():,} {name}" for name, p in parts.items())
+        notes.append(f"class {OTHER!r}: {config.other}: {', '.join(sorted(counts))}")
     present = np.unique(parts["train"].labels)
-    missing = [n for i, n in enumerate(origin.class_names) if i not in present]
+    missing = [n for i, n in enumerate(opened.class_names) if i not in present]
     if missing:
         some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         notes.append(f"no training image of {len(missing)} of the classes: {some}")

@@ -46,7 +46,9 @@ def training_bytes(config: Config, spec: ImageSpec, policy: str, on_gpu: bool) -
     with keras.StatelessScope(initialize_variables=False):
         model = models.build_model(config, spec, policy=policy)
     weights = sum(math.prod(w.shape) for w in model.weights)
-    state = weights * (1 + _SLOTS[config.optimizer] + bool(config.ema_momentum))
+    learning = sum(math.prod(w.shape) for w in model.trainable_weights)
+    state = weights * (1 + bool(config.ema_momentum))
+    state += learning * _SLOTS[config.optimizer]
     if on_gpu:
         return _COPIES * state * _FLOAT_BYTES
     kept = sum(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ RELIABILITY_BINS = 15
 
 
 def evaluate_logits(
-    logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    logits: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    other: int | None = None,
 ) -> dict[str, Any]:
     """Score predictions.
 
@@ -24,12 +27,14 @@ def evaluate_logits(
         logits: (n, classes) float.
         labels: (n,) int, the true classes.
         class_names: a name for each class.
+        other: the class of the images of --other, if there are any.
 
     Returns:
         n, mistakes, accuracy in [0, 1] with its 95% Wilson interval, loss (mean
         cross-entropy in nats), macro_f1, expected_calibration_error, per_class,
         confusion_matrix (rows are true classes), reliability (a dictionary a bin),
-        and top_5_accuracy where there are more than 10 classes.
+        top_5_accuracy where there are more than 10 classes, and, with `other`,
+        known_classes: the first four of the images of all classes but that.
 
     Raises:
         RunError: a logit is not finite.
@@ -40,10 +45,7 @@ def evaluate_logits(
     hits = predicted == labels
     everything = range(len(class_names))
     scores = {
-        "n": len(labels),
-        "mistakes": int((~hits).sum()),
-        "accuracy": float(hits.mean()),
-        "accuracy_interval": wilson_interval(int(hits.sum()), len(labels)),
+        **_accuracy(hits),
         "loss": calibration["loss"],
         "macro_f1": _macro_f1(labels, predicted),
         "expected_calibration_error": calibration["expected_calibration_error"],
@@ -55,7 +57,29 @@ def evaluate_logits(
     }
     if len(class_names) > 10:
         scores["top_5_accuracy"] = top_k_accuracy(logits, labels, 5)
+    if other is not None and (labels != other).any():
+        scores["known_classes"] = _accuracy(hits[labels != other])
     return scores
+
+
+def _accuracy(hits: np.ndarray) -> dict[str, Any]:
+    return {
+        "n": len(hits),
+        "mistakes": int((~hits).sum()),
+        "accuracy": float(hits.mean()),
+        "accuracy_interval": wilson_interval(int(hits.sum()), len(hits)),
+    }
+
+
+def known_classes(scores: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what `evaluate_logits` found of all classes but that of --other, if so."""
+    if "known_classes" in scores:
+        known = scores["known_classes"]
+        low, high = known["accuracy_interval"]
+        yield (
+            f"known classes {known['accuracy']:.2%} (95% interval {low:.2%} to "
+            f"{high:.2%}; {known['mistakes']:,} of {known['n']:,} wrong)"
+        )
 
 
 def check_finite(logits: np.ndarray) -> None:

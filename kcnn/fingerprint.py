@@ -42,6 +42,11 @@ def of_members(path: pathlib.Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def of_all(fingerprints: Iterable[str]) -> str:
+    """Return the fingerprint of what has these fingerprints, in this order."""
+    return hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()
+
+
 def of_file(path: str | bytes | os.PathLike) -> bytes:
     """Return the SHA-256 of a file's content: 32 bytes."""
     content = hashlib.sha256()

@@ -11,19 +11,23 @@ from kcnn.config import Config
 from kcnn.loop import TrainingLoop
 from kcnn.spec import ImageSpec
 from kcnn.splits import Split
+from kcnn.transfer import Source
 
 
 @dataclasses.dataclass(frozen=True)
 class FreshModel:
     """A model that knows nothing yet but its training images' statistics.
 
-    `shortened` says how batch normalization was set for a short run, if it was.
+    With --init_from it knows what another run has learnt, of its own images'
+    statistics too: `source` is that run. `shortened` says how batch normalization was
+    set for a short run, if it was.
     """
 
     model: keras.Model
     precision: runtime.Precision
     jit_compile: bool
     shortened: str | None
+    source: Source | None
 
     @classmethod
     def build(
@@ -31,21 +35,26 @@ class FreshModel:
     ) -> FreshModel:
         """Build the model of a training of so many steps, by random_seed.
 
-        Raises RunError if it cannot fit into memory.
+        Raises RunError if it cannot fit into memory, UsageError if --init_from names
+        no finished run, or one of another architecture.
         """
+        source = Source.read(config.init_from) if config.init_from else None
         precision = runtime.choose_precision(config.precision)
         if config.deterministic:
             runtime.make_deterministic()
         estimate.check_memory(config, spec, precision.policy, runtime.has_gpu())
         keras.utils.set_random_seed(config.random_seed)
         model = models.build_model(config, spec, policy=precision.policy)
-        batches = pipeline.evaluation_batches(train, config.batch_size)
-        with pipeline.reading(train):
-            preprocessing.measure_statistics(model, batches)
+        if source:
+            source.start(model, spec)
+        else:
+            batches = pipeline.evaluation_batches(train, config.batch_size)
+            with pipeline.reading(train):
+                preprocessing.measure_statistics(model, batches)
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config.jit_compile, model)
         model.jit_compile = jit_compile  # for its predictions too
-        return cls(model, precision, jit_compile, shortened)
+        return cls(model, precision, jit_compile, shortened, source)
 
     def loop(
         self,

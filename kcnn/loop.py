@@ -117,7 +117,8 @@ class TrainingLoop:
         done = tf.cast(step, tf.float32)
         momentum = tf.minimum(self._ema_momentum, (1 + done) / (10 + done))
         for average, weight in zip(self._ema, self.model.weights, strict=True):
-            average.assign(momentum * average + (1 - momentum) * weight)
+            # In this form the average of a weight that is frozen is that weight.
+            average.assign_add((1 - momentum) * (weight - average))
 
     def totals(self) -> Totals:
         """Return the running means; waits for the device."""

@@ -21,6 +21,9 @@ from kcnn.spec import ImageSpec
 
 Layers = list[keras.layers.Layer]
 
+# The last layer with weights, in every model.
+HEAD = "logits"
+
 # Activations that nowhere fall; gelu and silu do.
 _MONOTONE = ("relu", "elu", "leaky_relu", "tanh", "sigmoid")
 
@@ -31,15 +34,16 @@ def build_model(
     """Build a model with fresh weights from Keras's global random seed.
 
     Args:
-        config: the model's knobs and its preprocessing.
+        config: the model's knobs and its preprocessing; of `freeze` so many layers do
+            not learn. Weights of `init_from` are not read.
         spec: shape and classes of the images.
         policy: Keras dtype policy of the network: float32, mixed_bfloat16 or
             mixed_float16. Preprocessing and head are always float32.
         augment: with the augmentation layers, which act in training only.
 
     Raises:
-        UsageError: a kernel or a pooling window larger than its map, or a crop larger
-            than the image; names the knob.
+        UsageError: a kernel or a pooling window larger than its map, a crop larger
+            than the image, or more layers to freeze than there are; names the knob.
     """
     if config.crop > min(spec.height, spec.width):  # Keras would scale it up
         raise UsageError(
@@ -50,7 +54,24 @@ def build_model(
         model = MODELS[config.model](config, spec, preprocessing)
     if config.initializer != "glorot_uniform":  # with which Keras has made it
         _draw_weights(model, config.initializer)
+    _freeze(model, config.freeze, preprocessing)
     return model
+
+
+def _freeze(model: keras.Model, count: int, preprocessing: Layers) -> None:
+    """Keep the first layers with weights as they are; not the head, which must learn.
+
+    Keras's batch normalization then works in training as in inference.
+    """
+    layers = [v for v in model.layers if v.weights and v not in preprocessing]
+    if count >= len(layers):
+        names = ", ".join(layer.name for layer in layers[:-1]) or "none"
+        raise UsageError(
+            f"--freeze: got {count}, expected at most {len(layers) - 1}: the layers "
+            f"with weights before the head are {names}"
+        )
+    for layer in layers[:count]:
+        layer.trainable = False
 
 
 def shorten_batch_norm(model: keras.Model, config: Config, steps: int) -> str | None:
@@ -276,7 +297,7 @@ def _conv_dropout(config: Config) -> Layers:
 
 
 def _head(spec: ImageSpec):
-    return k.Dense(spec.num_classes, dtype="float32", name="logits")
+    return k.Dense(spec.num_classes, dtype="float32", name=HEAD)
 
 
 def _pad_to(side: int, preprocessing: Layers, spec: ImageSpec) -> Layers:

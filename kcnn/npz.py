@@ -6,6 +6,7 @@ The file is read as a stream, some images at a time.
 from __future__ import annotations
 
 import contextlib
+import functools
 import lzma
 import math
 import pathlib
@@ -75,24 +76,30 @@ def _open(path: pathlib.Path, config: Config, shape: Shape | None) -> Origin:
 
 
 def open_unlabeled(config: Config, shape: Shape) -> Origin:
-    """Open the images of a Config's dataset as one class, `test`: x_test, or images."""
+    """Open the images of a Config's dataset as one class.
+
+    They are x_train and x_test, as far as there are these, or else `images`, as train.
+    """
     path = _path(config)
     origin = Origin(("unknown",), shape, {})
     with _complaints(path):
         found = _array_names(path)
-        x = next((name for name in ("x_test", "images") if name in found), None)
-        if x is None:
+        arrays = {s: f"x_{s}" for s in ("train", "test") if f"x_{s}" in found}
+        arrays = arrays or ({"train": "images"} if "images" in found else {})
+        if not arrays:
             raise ValueError(
-                f"no array x_test or images (there are: {', '.join(found)})"
+                f"no array x_test or images or x_train (there are: {', '.join(found)})"
             )
-        n = _array_shape(path, x)[0]
-        _check_images(path, x)
+        for x in arrays.values():
+            _check_images(path, x)
 
-    def read() -> Pool:
+    def read(x: str) -> Pool:
         with _complaints(path):
-            return _read(path, config, origin, (x,), np.zeros(n, np.int64))
+            labels = np.zeros(_array_shape(path, x)[0], np.int64)
+            return _read(path, config, origin, (x,), labels)
 
-    origin.splits["test"] = read
+    for split, x in arrays.items():
+        origin.splits[split] = functools.partial(read, x)
     return origin
 
 

@@ -8,7 +8,7 @@ import scipy.special
 
 from kcnn import diagram, galleries, pipeline, plots, rejection_plots
 from kcnn.config import Config
-from kcnn.datasets import Dataset
+from kcnn.datasets import Dataset, other_class
 from kcnn.evaluation import worst_mistakes
 from kcnn.optimization import build_schedule
 from kcnn.preprocessing import augmentation_layers
@@ -43,10 +43,11 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
         calibration and calibration["test"]["before"],
     )
     rejection = trained.evaluation["rejection"]
+    known = trained.test.but(other_class(config, data.spec), data.test.labels)
     rejection_plots.draw(
         folder,
         trained.rule,
-        (rejection and rejection["test"], trained.test),
+        (rejection and rejection["test"], known),
         (trained.evaluation["unknown"], trained.unknown),
     )
     plots.per_class(test["per_class"], folder / "per_class.png")

@@ -118,6 +118,7 @@ def _read(run: Run) -> _Found:
             "started": datetime.datetime.fromisoformat(note["started"]),
             "experiment": note["experiment"],
             "settings": {k: v for k, v in config.items() if k not in _NO_RECIPE},
+            "other": config.get("other", ""),
             "accuracy": test["accuracy"],
             "hits": test["n"] - test["mistakes"],
             "images": test["n"],
@@ -160,6 +161,7 @@ def _check_test_sets(found: Sequence[_Found]) -> None:
     for run in found:
         for one, key, what in (
             (first, "dataset", "data set"),
+            (first, "other", "images of no class"),
             (first, "images", "number of test images"),
             (known, "indices", "choice of test images"),
             (known, "labels", "labels of the test images"),

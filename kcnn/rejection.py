@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import scipy.special
 import scipy.stats
 import sklearn.metrics
 
@@ -27,6 +28,7 @@ def figures(
     rule: Rule,
     known: Mapping[str, tuple[np.ndarray, np.ndarray]],
     unknown: np.ndarray | None,
+    other: int | None = None,
 ) -> dict[str, Any]:
     """Return what calibrating and rejecting came to, for evaluation.json.
 
@@ -35,6 +37,7 @@ def figures(
         rule: fitted to the validation images.
         known: "validation" and "test" -> logits and labels, as far as there are any.
         unknown: logits of the images of --unknown.
+        other: the class of the images of --other.
 
     Returns:
         calibration, rejection and unknown, each None where it was not asked for.
@@ -64,7 +67,9 @@ def figures(
     if unknown is not None:
         found["unknown"] = {
             "dataset": config.unknown,
-            **known_against_unknown(judged["test"], rule.judge(unknown)),
+            **known_against_unknown(
+                judged["test"].but(other, known["test"][1]), rule.judge(unknown), other
+            ),
         }
     return found
 
@@ -127,29 +132,48 @@ def risk_coverage(
     return (last + 1) / len(scores), mistakes / (last + 1)
 
 
-def known_against_unknown(known: Judged, unknown: Judged) -> dict[str, Any]:
+def known_against_unknown(
+    known: Judged, unknown: Judged, other: int | None = None
+) -> dict[str, Any]:
     """Score how well images of no class are told from those of a class.
 
+    Args:
+        known: images of classes, none of --other.
+        unknown: images of no class.
+        other: the class of the images of --other, if the model has it.
+
     Returns:
-        n (unknown images); auroc: for each score its value and its 95% interval; and,
-        with a threshold, how many are accepted, accepted_part and its 95% interval.
+        n (unknown images); auroc: for each score its value and its 95% interval, with
+        `other` also by the probability of all classes but that; with a threshold, how
+        many are accepted, accepted_part and its 95% interval; with `other`, the same
+        as taken, taken_part, taken_interval: how many are given a known class, being
+        neither rejected nor called other.
     """
-    n = len(unknown.logits)
-    found: dict[str, Any] = {
-        "n": n,
-        "auroc": {
-            name: auroc(known.scores[name], scores)
-            for name, scores in unknown.scores.items()
-        },
-    }
-    if unknown.accepted is not None:
-        count = int(unknown.accepted.sum())
-        found |= {
-            "accepted": count,
-            "accepted_part": count / n,
-            "accepted_interval": wilson_interval(count, n),
-        }
+    by = {name: (known.scores[name], s) for name, s in unknown.scores.items()}
+    if other is not None:
+        by["not_other"] = _not_other(known, other), _not_other(unknown, other)
+    areas = {name: auroc(*scores) for name, scores in by.items()}
+    found: dict[str, Any] = {"n": len(unknown.logits), "auroc": areas}
+    accepted = unknown.accepted
+    if accepted is not None:
+        found |= _counted("accepted", accepted)
+    if other is not None:
+        taken = unknown.logits.argmax(1) != other
+        found |= _counted("taken", taken if accepted is None else taken & accepted)
     return found
+
+
+def _not_other(judged: Judged, other: int) -> np.ndarray:
+    """Return the log odds against the class of --other, (n,) float64."""
+    logits = judged.logits.astype(np.float64)
+    rest = np.delete(logits, other, axis=1)
+    return scipy.special.logsumexp(rest, axis=1) - logits[:, other]
+
+
+def _counted(name: str, which: np.ndarray) -> dict[str, Any]:
+    count, n = int(which.sum()), len(which)
+    interval = wilson_interval(count, n)
+    return {name: count, f"{name}_part": count / n, f"{name}_interval": interval}
 
 
 def auroc(high: np.ndarray, low: np.ndarray) -> dict[str, Any]:
@@ -204,6 +228,9 @@ def lines(
         if "accepted" in unknown:
             text += f": {_part(unknown, 'accepted_part', 'accepted_interval')} accepted"
         yield text
+        if "taken" in unknown:
+            part = _part(unknown, "taken_part", "taken_interval")
+            yield f"taken for a known class, not for other: {part}"
         for name, area in unknown["auroc"].items():
             yield f"AUROC of known against unknown, {name}: {_area(area)}"
 

@@ -27,7 +27,8 @@ def draw(
     Args:
         folder: for risk_coverage.png and scores.png.
         rule: by which images are accepted.
-        known: what `kcnn.rejection.selective_scores` found, or None; and of what.
+        known: what `kcnn.rejection.selective_scores` found, or None; and images of
+            known classes.
         unknown: what `known_against_unknown` found, or None; and of what.
 
     Returns:

@@ -43,6 +43,16 @@ def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     ]
 
 
+def changed_source(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return that the run which both started from has other weights now, if so."""
+    was, found = before.get("init_from"), now["init_from"]
+    if not was or not found or was["path"] != found["path"]:
+        return []
+    if was["digest"] == found["digest"]:
+        return []
+    return [f"--init_from={found['path']} has other weights than when the run began"]
+
+
 def other_images(note: Mapping[str, Any], split: str, fingerprint: str | None) -> bool:
     """Tell whether a split's fingerprint is known and is not this one."""
     known = note.get("data", {}).get("fingerprint", {}).get(split)

@@ -11,7 +11,7 @@ import numpy as np
 from kcnn import evaluation, pipeline, rejection
 from kcnn.confidence import PLAIN, Judged, Rule, fit_rule
 from kcnn.config import Config
-from kcnn.datasets import Dataset
+from kcnn.datasets import Dataset, other_class
 from kcnn.splits import Split, sample_of
 
 # Training images that are scored at the end; all of them can take as long as an epoch.
@@ -59,14 +59,15 @@ def score(
     if unknown is not None:
         strange, _ = _predict(model, unknown, config.batch_size)
     known = {}
+    other = other_class(config, data.spec)
     for name, (logits, seconds) in predicted.items():
         labels = there[name].labels
         scores[name] = evaluation.evaluate_logits(
-            rule.judge(logits).logits, labels, data.spec.class_names
+            rule.judge(logits).logits, labels, data.spec.class_names, other
         ) | {"seconds": seconds, "images_per_second": len(labels) / seconds}
         if name != "train":
             known[name] = logits, labels
-    scores |= rejection.figures(config, rule, known, strange)
+    scores |= rejection.figures(config, rule, known, strange, other)
     judged = None if strange is None else rule.judge(strange)
     return Scored(rule, rule.judge(predicted["test"][0]), judged, scores)
 

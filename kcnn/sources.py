@@ -175,6 +175,29 @@ class FileImages:
         return decode_batch(contents, self._shape, self._normalize_input)
 
 
+class JoinedImages:
+    """The images of two sources: of the second from index `offset` on."""
+
+    def __init__(self, first: Images, second: Images, offset: int):
+        self._first = first
+        self._second = second
+        self._offset = offset
+
+    def changed(self) -> list[str]:
+        """See Images."""
+        return self._first.changed() + self._second.changed()
+
+    def gather(self, indices: tf.Tensor) -> tf.Tensor:
+        """See Images."""
+        in_first = indices < self._offset
+        places = [tf.where(mask)[:, 0] for mask in (in_first, ~in_first)]
+        parts = [
+            self._first.gather(tf.gather(indices, places[0])),
+            self._second.gather(tf.gather(indices, places[1]) - self._offset),
+        ]
+        return tf.dynamic_stitch([tf.cast(p, tf.int32) for p in places], parts)
+
+
 def decode_batch(
     contents: tf.Tensor, shape: Shape, normalize_input: str = "none"
 ) -> tf.Tensor:

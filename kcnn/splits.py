@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from kcnn.errors import UsageError
-from kcnn.sources import Images, Pool
+from kcnn.fingerprint import of_all
+from kcnn.sources import Images, JoinedImages, Pool
 
 # All seeds of a comparison share one test set.
 _TEST_SEED = 20_260_101
@@ -55,12 +56,40 @@ def split_of(pool: Pool, indices: np.ndarray | None = None) -> Split:
     )
 
 
-def sample_of(split: Split, size: int, random_seed: int) -> Split:
-    """Return a stratified part of a split, or all of it if it is no larger."""
-    at = take_subset(split.labels, min(size, len(split)), random_seed)
+def with_class(split: Split, other: Split, label: int, name: str) -> Split:
+    """Return a split with the images of another one behind its own.
+
+    Args:
+        split: is not empty.
+        other: its labels are not read.
+        label: the class that its images get.
+        name: what they are called where they have no files.
+    """
+    offset = len(split.files) or int(split.indices.max()) + 1
+    files = [
+        *(split.files or map(str, range(offset))),
+        *(other.files or (f"{name} {i}" for i in range(other.indices.max() + 1))),
+    ]
+    return Split(
+        JoinedImages(split.images, other.images, offset),
+        np.concatenate([split.labels, np.full_like(other.labels, label)]),
+        np.concatenate([split.indices, offset + other.indices]),
+        of_all([split.fingerprint, other.fingerprint]),
+        files,
+    )
+
+
+def subset_of(split: Split, size: int | None, random_seed: int) -> Split:
+    """Return --train_size images of a split; see `take_subset`."""
+    at = take_subset(split.labels, size, random_seed)
     return dataclasses.replace(
         split, labels=split.labels[at], indices=split.indices[at]
     )
+
+
+def sample_of(split: Split, size: int, random_seed: int) -> Split:
+    """Return a stratified part of a split, or all of it if it is no larger."""
+    return subset_of(split, min(size, len(split)), random_seed)
 
 
 def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -92,6 +92,8 @@ def train(
 
     note = _describe(config, run, data, fresh) | about
     _announce(progress, config, data, unknown, note)
+    for text in fresh.source.lines(config, data.spec) if fresh.source else ():
+        progress.note("start", text)
     if fresh.shortened:
         progress.note("", fresh.shortened)
     if resume:
@@ -99,6 +101,7 @@ def train(
         note["run_id"] = repeats.get("run_id", "")
     if repeats is not None:
         changed = repetition.changed_data(repeats, note)
+        changed += repetition.changed_source(repeats, note)
         if changed and resume:
             raise UsageError(f"--resume: {changed[0]}")
         for text in changed + repetition.changed_machine(repeats, note):
@@ -211,6 +214,7 @@ def _describe(
         "jit_compile": fresh.jit_compile,
         "spec": dataclasses.asdict(data.spec),
         "model": summary.model_summary(fresh.model),
+        "init_from": fresh.source and fresh.source.note(),
         "data": {
             "train": len(data.train),
             "validation": len(data.validation) if data.validation else 0,

@@ -47,6 +47,7 @@ MODEL_KNOBS = {
     "flip": ({}, "horizontal"),
     "cutout": ({}, 0.3),
     "crop": ({}, 8),
+    "freeze": ({"init_from": "runs/a"}, 1),
 }
 
 TRAINING_KNOBS = {
@@ -99,6 +100,8 @@ ELSEWHERE = {
     "coverage": "test_confidence.py",
     "initializer": "test_models.py",
     "unknown": "test_unknown.py",
+    "other": "test_other.py",
+    "init_from": "test_transfer.py",
 }
 
 

@@ -118,6 +118,7 @@ _ONE_VALUE = {
     "validation_fraction",
     "test_fraction",
     "extra_class",
+    "other",
     "strict",
     "cache",
     "random_seed",

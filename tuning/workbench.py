@@ -29,6 +29,7 @@ from kcnn.layers import Dropout, drop_numbers
 from kcnn.loop import TrainingLoop
 from kcnn.optimization import Schedule
 from kcnn.spec import ImageSpec
+from kcnn.transfer import Source
 
 _MOST_LOOPS = 4  # kept; each holds a network, its optimizer and its traced steps
 
@@ -50,6 +51,12 @@ _FREE = {
 _FREE_ABOVE_ZERO = ("dropout", "conv_dropout", "weight_decay")
 
 _DATA = [name for name, knob in KNOBS.items() if knob.section == "data"]
+# What decides whether a network can be built, and given the weights of a run.
+_NETWORK = [
+    name
+    for name, knob in KNOBS.items()
+    if knob.section in ("model", "preprocessing", "transfer")
+]
 
 
 @keras.saving.register_keras_serializable("kcnn")
@@ -144,7 +151,7 @@ class Workbench:
     def refusal(self, config: Config) -> str | None:
         """Return why a network cannot be built, None if it can."""
         spec = self.data(config).spec
-        key = _key(config, [n for n, k in KNOBS.items() if k.section == "model"])
+        key = _key(config, _NETWORK)
         key += repr(spec.shape)
         if key not in self._refusals:
             self._refusals[key] = _refusal(config, spec)
@@ -231,7 +238,9 @@ def _set_up(station: _Station, config: Config, schedule: Schedule) -> None:
 
 def _refusal(config: Config, spec: ImageSpec) -> str | None:
     try:
-        models.build_model(config, spec, augment=False)
+        model = models.build_model(config, spec, augment=False)
+        if config.init_from:
+            Source.read(config.init_from).start(model, spec)
     except UsageError as error:
         return str(error)
     return None

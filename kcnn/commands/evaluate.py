@@ -3,7 +3,7 @@
 Every image of the split is scored. Another data set's images are brought to the
 model's shape, and its classes, in whatever order, are found among the model's by name.
 --unknown names images of no class: how well the model's scores tell them from the
-others is tested too.
+others is tested too. Images of --other are tested as the class of that name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FLAGS = {
     ),
 }
 
-_KNOBS = ("dataset", "data_dir", "strict", "cache", "batch_size", "unknown")
+_KNOBS = ("dataset", "data_dir", "other", "strict", "cache", "batch_size", "unknown")
 
 
 def define_knobs(values: FlagValues) -> None:
@@ -79,7 +79,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     else:
         model = finished.of_saved_model(path, bool(values.trust))
     given = flags.knobs_given(values)
-    config = _config(config_of(model.note), given)
+    trained = config_of(model.note)
+    config = _config(trained, given)
     name = values.split or "test"
     loaded = datasets.load_split(config, name, model.spec)
     split = datasets.in_classes_of(model.spec, loaded)
@@ -89,7 +90,9 @@ def main(values: FlagValues, arguments: list[str]) -> None:
             "--plots: nothing to draw; the model rejects no image and no --unknown is "
             "given"
         )
-    if "dataset" not in given and other_images(model.note, name, split.fingerprint):
+    if given.keys().isdisjoint(("dataset", "other")) and other_images(
+        model.note, name, split.fingerprint
+    ):
         print(
             f"kcnn evaluate: {config.dataset} has changed: its {name} split is taken "
             "from other images or labels than the model's was",
@@ -98,13 +101,15 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     began = time.perf_counter()
     judged = model.judge(split, config.batch_size)
     seconds = time.perf_counter() - began
-    scores = evaluate_logits(judged.logits, split.labels, model.spec.class_names)
+    other = datasets.other_class(trained, model.spec)
+    scores = evaluate_logits(judged.logits, split.labels, model.spec.class_names, other)
+    known = judged.but(other, split.labels)
     rejected = figures = strange = None
     if judged.accepted is not None:
         rejected = selective_scores(judged, model.rule.score, split.labels)
     if unknown:
         strange = model.judge(unknown.split, config.batch_size)
-        found = known_against_unknown(judged, strange)
+        found = known_against_unknown(known, strange, other)
         figures = {"dataset": config.unknown, **found}
     skipped = loaded.skipped + (unknown.skipped if unknown else [])
     result = {
@@ -122,7 +127,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
     if values.plots:
         folder = pathlib.Path(values.plots)
         folder.mkdir(parents=True, exist_ok=True)
-        draw(folder, model.rule, (rejected, judged), (figures, strange))
+        draw(folder, model.rule, (rejected, known), (figures, strange))
     if values.output:
         write_json(values.output, result)
     print(json.dumps(result, indent=2) if values.format == "json" else _text(result))
@@ -135,13 +140,14 @@ def _config(trained: Config, given: dict[str, Any]) -> Config:
     """
     settings = trained.to_dict() | given
     if "dataset" in given:
-        own = {name: KNOBS[name].default for name in ("train_size", "strict")}
-        settings |= own | {"data_dir": KNOBS["data_dir"].default} | given
+        own = ("train_size", "strict", "data_dir", "other")
+        settings |= {name: KNOBS[name].default for name in own} | given
     return Config.from_dict(settings)
 
 
 def _text(result: dict[str, Any]) -> str:
     from kcnn.confidence import Rule
+    from kcnn.evaluation import known_classes
     from kcnn.rejection import lines
 
     low, high = result["accuracy_interval"]
@@ -150,6 +156,7 @@ def _text(result: dict[str, Any]) -> str:
         f"{result['model']} on {result['dataset']}, {result['split']}:",
         f"accuracy {result['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}; "
         f"{result['mistakes']:,} of {result['n']:,} wrong)",
+        *known_classes(result),
         f"loss {result['loss']:.4f}, macro F1 {result['macro_f1']:.4f}, calibration "
         f"error {result['expected_calibration_error']:.4f}",
         *([f"{rule}"] if str(rule) else []),

@@ -61,7 +61,7 @@ _SAMPLES = 500  # training images that int8 is calibrated on
 
 def define_knobs(values: FlagValues) -> None:
     """Define where the data set lies, should it have moved."""
-    flags.define_knobs(values, ("data_dir", "dataset"))
+    flags.define_knobs(values, ("data_dir", "dataset", "other"))
 
 
 def main(values: FlagValues, arguments: list[str]) -> None:

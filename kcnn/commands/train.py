@@ -96,8 +96,12 @@ def _faults_with_advice(run: Run) -> Iterator[None]:
 
 def _begin(values: FlagValues, run: Run, config: Config) -> None:
     _check_free(run, bool(values.overwrite))
+    source = pathlib.Path(config.init_from).expanduser()
+    if config.init_from and source.resolve() == run.path.resolve():
+        raise UsageError(f"--init_from={config.init_from} is the run to be written")
     repeats = None
-    if values.config and "dataset" not in flags.knobs_given(values):
+    given = flags.knobs_given(values).keys()
+    if values.config and given.isdisjoint(("dataset", "other")):
         repeats = _read_note(pathlib.Path(values.config))
     _train(values, run, config, values.experiment or None, None, repeats)
 
@@ -269,6 +273,8 @@ def _reported(experiment: str | None) -> dict[str, Any] | None:
 def _conclude(
     progress: Progress, result: dict[str, Any], trained_on: int, page: pathlib.Path
 ) -> None:
+    from kcnn.evaluation import known_classes
+
     test = result["test"]
     low, high = test["accuracy_interval"]
     progress.note(
@@ -282,6 +288,8 @@ def _conclude(
     if result["validation"] is not None:
         others += f", validation {result['validation']['accuracy']:.2%}"
     progress.note("", others)
+    for text in known_classes(test):
+        progress.note("", text)
     for topic, text in _confidence(result):
         progress.note(topic, text)
     reported = result["reported"]
