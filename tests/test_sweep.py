@@ -302,6 +302,7 @@ def test_a_failed_run_is_recorded_and_the_rest_go_on_two_at_a_time(sweep, tmp_pa
     assert all(line.startswith("# done: kcnn train ") for line in shown[1:])
 
 
+@pytest.mark.slow
 def test_the_best_mean_comes_first(sweep, tmp_path):
     flags = (*TINY, "--epochs=15", "--batch_size=16", "--random_seed=0,1")
     done = sweep(*flags, "--learning_rate=0.000001,0.02", "--jobs=2")

@@ -303,6 +303,7 @@ def test_the_median_rule_by_hand(objective):
     assert not hopeless([0.1, 0.1], pruned)
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_stopped_in_a_search(npz, tmp_path):
     texts = {
         "epochs": "6",
