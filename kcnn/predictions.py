@@ -16,7 +16,6 @@ from kcnn import memory
 from kcnn.confidence import Judged
 from kcnn.errors import RunError
 from kcnn.files import replacing
-from kcnn.splits import Split
 
 # RuntimeError: encrypted, or of a kind that zipfile does not read.
 _DAMAGE = (
@@ -44,12 +43,14 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray
 
 
-def write(path: pathlib.Path, split: Split, judged: Judged) -> None:
-    """Write the predictions of a split; with `accepted` where images are rejected."""
+def write(
+    path: pathlib.Path, indices: np.ndarray, labels: np.ndarray, judged: Judged
+) -> None:
+    """Write what a model makes of images; `accepted` too where it rejects some."""
     probabilities = scipy.special.softmax(judged.logits, axis=1)
     arrays = {
-        "indices": split.indices,
-        "labels": split.labels,
+        "indices": indices,
+        "labels": labels,
         "probabilities": probabilities.astype(np.float32),
     }
     if judged.accepted is not None:

@@ -123,7 +123,7 @@ def train(
     rule, test, strange, scores = scoring.score(
         final, config, data, unknown.split if unknown else None
     )
-    predictions.write(run.predictions, data.test, test)
+    predictions.write(run.predictions, data.test.indices, data.test.labels, test)
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
