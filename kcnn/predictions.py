@@ -10,10 +10,8 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
 from kcnn import memory
-from kcnn.confidence import Judged
 from kcnn.errors import RunError
 from kcnn.files import replacing
 
@@ -43,18 +41,9 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray
 
 
-def write(
-    path: pathlib.Path, indices: np.ndarray, labels: np.ndarray, judged: Judged
-) -> None:
-    """Write what a model makes of images; `accepted` too where it rejects some."""
-    probabilities = scipy.special.softmax(judged.logits, axis=1)
-    arrays = {
-        "indices": indices,
-        "labels": labels,
-        "probabilities": probabilities.astype(np.float32),
-    }
-    if judged.accepted is not None:
-        arrays["accepted"] = judged.accepted
+def write(path: pathlib.Path, found: Predictions, accepted: np.ndarray | None) -> None:
+    """Write predictions, and (n,) bool which are accepted where some are not."""
+    arrays = found._asdict() | ({} if accepted is None else {"accepted": accepted})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     with replacing(path) as file:

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.special
 
 from kcnn import (
     checkpoint,
@@ -123,7 +124,7 @@ def train(
     rule, test, strange, scores = scoring.score(
         final, config, data, unknown.split if unknown else None
     )
-    predictions.write(run.predictions, data.test.indices, data.test.labels, test)
+    predictions.write(run.predictions, _predictions(data.test, test), test.accepted)
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
@@ -268,6 +269,11 @@ def _announce(
         skipped = f", {len(unknown.skipped):,} skipped" if unknown.skipped else ""
         progress.note("unknown", count + skipped)
     progress.note("run", note["model_dir"])
+
+
+def _predictions(split: Split, judged: Judged) -> predictions.Predictions:
+    probabilities = scipy.special.softmax(judged.logits, axis=1).astype(np.float32)
+    return predictions.Predictions(split.indices, split.labels, probabilities)
 
 
 def _timing(

@@ -11,13 +11,16 @@ ARRAYS = {
 }
 
 
-def test_reads_what_was_written(tmp_path):
+@pytest.mark.parametrize("accepted", [None, np.array([True, False])])
+def test_reads_what_was_written(tmp_path, accepted):
     path = tmp_path / "predictions.npz"
-    np.savez_compressed(path, **ARRAYS, accepted=np.array([True, False]))
+    predictions.write(path, predictions.Predictions(**ARRAYS), accepted)
     found = predictions.read(path)
     assert {name: value.tolist() for name, value in found._asdict().items()} == {
         name: value.tolist() for name, value in ARRAYS.items()
     }
+    with np.load(path) as file:
+        assert ("accepted" in file.files) == (accepted is not None)
 
 
 def test_a_missing_file_is_told_from_a_damaged_one(tmp_path):
