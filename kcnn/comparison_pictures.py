@@ -227,7 +227,7 @@ def _images(
 def _check_prepared(config: Config) -> None:
     from kcnn.catalog import data_dir, prepared_names
 
-    if config.dataset.partition(":")[0] in ("digits", "npz", "folder"):
+    if config.dataset.partition(":")[0] in ("digits", "npz", "folder", "examples"):
         return
     folder = data_dir(config)
     base = re.split("[/:]", config.dataset)[0]

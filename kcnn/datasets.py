@@ -1,7 +1,7 @@
 """The data set that a Config names -> its splits.
 
-`digits` is embedded in scikit-learn; npz.py, folders.py and records.py read the
-others.
+`digits` is embedded in scikit-learn; npz.py, folders.py, examples.py and records.py
+read the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from kcnn import folders, npz, splits
+from kcnn import examples, folders, npz, splits
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_arrays
@@ -144,7 +144,7 @@ def load_unknown(config: Config, spec: ImageSpec) -> OneSplit | None:
     if not config.unknown:
         return None
     # What cannot be read again by index is kept; it is not --dataset's affair.
-    again = _kind(config.unknown) not in ("digits", "npz")
+    again = _kind(config.unknown) not in ("digits", "npz", "examples")
     cache = config.cache if again or config.cache == "disk" else "memory"
     source = dataclasses.replace(config, dataset=config.unknown, cache=cache)
     openers = _OPENERS | {
@@ -185,8 +185,10 @@ def _some(names: tuple[str, ...]) -> str:
 
 def _open(config: Config, shape: Shape | None) -> Origin:
     kinds = {_kind(spec) for spec in (config.dataset, config.unknown) if spec}
-    if config.strict and "folder" not in kinds:
-        raise UsageError("--strict changes nothing: it belongs to folder:DIR")
+    if config.strict and not kinds & {"folder", "examples"}:
+        raise UsageError(
+            "--strict changes nothing: it belongs to folder:DIR and examples:DIR"
+        )
     if config.data_dir and kinds <= _OPENERS.keys():
         raise UsageError(
             f"--data_dir changes nothing for --dataset={config.dataset}: it belongs "
@@ -231,6 +233,7 @@ _OPENERS: dict[str, Callable[[Config, Shape], Origin]] = {
     "digits": _open_digits,
     "npz": npz.open_npz,
     "folder": folders.open_folder,
+    "examples": examples.open_examples,
 }
 
 
@@ -241,7 +244,7 @@ def _kind(dataset: str) -> str:
 def _opener(config: Config, openers: Mapping[str, Callable]) -> Callable:
     """Return what opens a Config's dataset."""
     kind, _, place = config.dataset.partition(":")
-    if kind in ("npz", "folder") and not place:
+    if kind in ("npz", "folder", "examples") and not place:
         raise UsageError(f"--dataset: got {config.dataset!r}, expected {kind}:PATH")
     return openers.get(kind, open_records)
 

@@ -64,6 +64,7 @@ def train(
     resume: bool = False,
     repeats: Mapping[str, Any] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    data: Dataset | None = None,
 ) -> Trained:
     """Train, evaluate and export one model, and write it all under run.path.
 
@@ -76,6 +77,7 @@ def train(
         resume: go on from the run's last checkpoint.
         repeats: the config.json of a run of the same data set that this one repeats.
         on_epoch: called with each row of metrics.csv at the end of its epoch.
+        data: the Config's data set, where it is loaded already.
 
     Raises:
         UsageError: the data or a combination of knobs is wrong.
@@ -83,7 +85,7 @@ def train(
         Interrupted: a signal came; the state is kept.
     """
     began = time.perf_counter()
-    data = datasets.load(config)
+    data = data or datasets.load(config)
     unknown = datasets.load_unknown(config, data.spec)
     steps = pipeline.steps_per_epoch(data.train, config.batch_size)
     fresh = FreshModel.build(config, data.spec, data.train, steps * config.epochs)
@@ -165,8 +167,9 @@ def export_and_check(
     scores: dict[str, Any],
     note: dict[str, Any],
     rule: Rule,
+    reader: export.ExampleReader | None = None,
 ) -> dict[str, Any]:
-    """Export a model and prove it on the first test images."""
+    """Export a model and prove it on the first test images; see `export_model`."""
     figures = ("n", "accuracy", "accuracy_interval")
     card = {
         "spec": dataclasses.asdict(spec),
@@ -179,7 +182,8 @@ def export_and_check(
     }
     if rule != PLAIN:
         card["confidence"] = dataclasses.asdict(rule)
-    return export.export_model(model, spec, base, card, first_images(test), rule)
+    images = first_images(test)
+    return export.export_model(model, spec, base, card, images, rule, reader)
 
 
 def first_images(split: Split, limit: int = _EXPORT_CHECK_IMAGES) -> np.ndarray:
