@@ -38,6 +38,8 @@ KEYS: dict[str, Any] = {
     "class_names": (),
     "eval_split": "test",
 }
+# What TFX's own executors read, for jobs on Google's machines.
+_FOR_TFX = ("ai_platform_", "remote_trials_working_dir")
 # What the component's arguments say.
 _GIVEN = ("dataset", "data_dir")
 
@@ -203,7 +205,11 @@ def divided(
 
     Raises UsageError for what is none of them.
     """
-    given = dict(custom_config or {})
+    given = {
+        name: value
+        for name, value in (custom_config or {}).items()
+        if not name.startswith(_FOR_TFX)
+    }
     rest = {name: given.pop(name) for name in others if name in given}
     keys = {name: given.pop(name, default) for name, default in KEYS.items()}
     for name in given:

@@ -219,7 +219,9 @@ def test_a_schema_gives_the_shape_of_floats(fn_args, tmp_path):
     place = kcnn.tfx.place_of(args, keys)
     assert place.shape == (10, 10, 1)
     assert place.patterns["test"] == tuple(args.eval_files)
-    keys, _, _ = kcnn.tfx.divided({"eval_split": "validation"})
+    own = {"ai_platform_training_args": {"project": "p"}}  # of TFX's executors
+    keys, knobs, _ = kcnn.tfx.divided({"eval_split": "validation", **own})
+    assert knobs == {}
     with pytest.raises(UsageError, match="expected one of the schema's label, pixels"):
         kcnn.tfx.place_of(args, keys)
 
