@@ -44,6 +44,7 @@ class TransformedFeature:
                 f"gives {names}"
             )
         self._raw = _raw_feature(path, inputs, feature)
+        self._specs = inputs
         self._parsers = {
             name: _parser(spec, is_optional=name != self._raw.key)
             for name, spec in inputs.items()
@@ -55,6 +56,9 @@ class TransformedFeature:
         Features beside the image, such as the label, may be missing.
         """
         parsed = tf.io.parse_example(examples, self._parsers)
+        for name, value in parsed.items():
+            if isinstance(value, tf.SparseTensor):
+                parsed[name] = _filled(value, self._specs[name])
         flat = tf.nest.flatten(parsed, expand_composites=True)
         value = self._transform(*flat)[self._feature.key]
         if isinstance(value, tf.SparseTensor):
@@ -102,12 +106,25 @@ def _raw_feature(
 
 def _parser(spec: tf.TypeSpec, is_optional: bool) -> Any:
     """Return what parses a raw feature as the Transform graph takes it."""
-    if isinstance(spec, tf.SparseTensorSpec):
+    if isinstance(spec, tf.SparseTensorSpec | tf.RaggedTensorSpec):
         return tf.io.VarLenFeature(spec.dtype)
-    if isinstance(spec, tf.RaggedTensorSpec):
-        return tf.io.RaggedFeature(spec.dtype, row_splits_dtype=spec.row_splits_dtype)
     shape = spec.shape[1:]
     default = None
     if is_optional:
         default = np.full(shape, "" if spec.dtype == tf.string else 0)
     return tf.io.FixedLenFeature(shape, spec.dtype, default)
+
+
+def _filled(value: tf.SparseTensor, spec: tf.TypeSpec) -> tf.Tensor:
+    """Return a feature with "" or 0 where it is missing, as the graph takes it.
+
+    The graph computes the label too, and may fail where a row has no value at all.
+    """
+    shape = tf.maximum(value.dense_shape, tf.constant([0, 1], tf.int64))
+    wide = tf.SparseTensor(value.indices, value.values, shape)
+    default = tf.constant("" if spec.dtype == tf.string else 0, spec.dtype)
+    full, _ = tf.sparse.fill_empty_rows(wide, default)
+    if isinstance(spec, tf.SparseTensorSpec):
+        return full
+    ragged = tf.RaggedTensor.from_sparse(full)
+    return ragged.with_row_splits_dtype(spec.row_splits_dtype)

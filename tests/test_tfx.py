@@ -281,7 +281,7 @@ def test_a_transform_graph_must_give_the_image(fn_args, tmp_path):
 def sparse(values):
     places = [[i, 0] for i, value in enumerate(values) if value is not None]
     there = [value for value in values if value is not None]
-    return tf.SparseTensor(places, there, (len(values), 1))
+    return tf.SparseTensor(places, tf.constant(there, tf.int64), (len(values), 1))
 
 
 def test_preprocessing_fn_passes_on_image_and_label():
@@ -350,4 +350,3 @@ def test_the_tuner_hands_its_best_to_the_trainer(fn_args, tmp_path):
     assert settings["model"] == "mlp"
     assert settings["epochs"] == 2
     assert "dataset" not in settings
-
