@@ -233,7 +233,7 @@ def test_check_reports_what_it_checked(export):
     found = check_export(path, model, SPEC, images)
     assert found["checked_images"] == 6
     assert found["largest_difference"] < 1e-5
-    assert len(found["signatures"]) == 4
+    assert len(found["signatures"]) == 5
 
 
 def test_classifier_names_the_bad_file_and_scores_the_others(export):
