@@ -103,7 +103,7 @@ def _offline() -> bool:
 
 
 def _what_works(prepared: list[str], folder: pathlib.Path) -> str:
-    text = "digits, npz:FILE and folder:DIR always work"
+    text = "digits, npz:FILE, folder:DIR and examples:DIR always work"
     if prepared:
         text += f", and from {folder}: {', '.join(prepared)}"
     return text

@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "write a run's model again: SavedModel, Keras, LiteRT, ONNX",
     "data check": "look for leaks, wrong labels and damage in a folder of images",
     "data split": "divide a folder of images into train, validation and test",
+    "data export-examples": "write any data set as gzipped TFRecords of tf.Examples",
     "summary": "show a model's layers, and draw its architecture",
     "models": "list the architectures and their knobs",
     "experiments": "list the named runs and their published figures",
@@ -49,7 +50,8 @@ def main() -> int:
 def _overview() -> str:
     lines = ["kcnn trains, compares, exports and serves small image classifiers.", ""]
     lines += ["usage: kcnn COMMAND [--flags]", ""]
-    lines += [f"  {name:<14} {text}" for name, text in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines += [f"  {name:<{width}} {text}" for name, text in COMMANDS.items()]
     return "\n".join([*lines, "", "kcnn COMMAND --help lists the flags of a command."])
 
 

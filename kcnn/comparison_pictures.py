@@ -230,7 +230,7 @@ def _check_prepared(config: Config) -> None:
     folder = data_dir(config)
     for flag in ("dataset", "other"):
         base = re.split("[/:]", name := getattr(config, flag))[0]
-        if base in ("", "digits", "npz", "folder"):
+        if base in ("", "digits", "npz", "folder", "examples"):
             continue
         if base not in {one.split("/")[0] for one in prepared_names(folder)}:
             raise UsageError(

@@ -47,7 +47,9 @@ class Config:
 
     # Data
     dataset: str = knob(
-        "data", "digits", "digits, a tensorflow-datasets name, npz:FILE or folder:DIR"
+        "data",
+        "digits",
+        "digits, a tensorflow-datasets name, npz:FILE, folder:DIR or examples:DIR",
     )
     data_dir: str = knob(
         "data",
@@ -110,7 +112,9 @@ class Config:
         "it",
     )
     strict: bool = knob(
-        "data", False, "refuse a folder with unreadable images instead of skipping them"
+        "data",
+        False,
+        "refuse unreadable images of folder: and examples: instead of skipping them",
     )
     cache: str = knob(
         "data",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from kcnn.errors import RunError
+from kcnn.files import new_folder
 from kcnn.inspection import Inspection
 
 
@@ -34,9 +33,8 @@ def write(
     Raises:
         RunError: a file cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     root = os.fsencode(seen.root)
-    with _unfinished(target) as folder:
+    with new_folder(target) as folder:
         for file, number in zip(seen.files, split, strict=True):
             place = os.path.relpath(file.path, root)
             new = os.path.join(os.fsencode(folder), os.fsencode(names[number]), place)
@@ -51,15 +49,3 @@ def write(
                 raise RunError(
                     f"--out: {file.name} cannot be {how} to {target}: {error.strerror}"
                 ) from None
-        os.replace(folder, target)  # takes the place of an empty folder too
-
-
-@contextlib.contextmanager
-def _unfinished(target: pathlib.Path) -> Iterator[str]:
-    """Give a folder near `target`; what is left of it at the end is removed."""
-    with tempfile.TemporaryDirectory(
-        prefix=f".{target.name}.", dir=target.parent
-    ) as private:
-        folder = os.path.join(private, "divided")
-        os.mkdir(folder)  # with the usual rights
-        yield folder

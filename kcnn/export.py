@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -24,7 +24,9 @@ from kcnn import images as image_ops
 from kcnn.confidence import ENERGY, MAX_PROBABILITY, PLAIN, Judged, Rule
 from kcnn.errors import RunError
 from kcnn.files import flush, flush_tree
+from kcnn.image_feature import ImageFeature
 from kcnn.spec import ImageSpec
+from kcnn.transform_graph import TransformedFeature
 
 # Where TF Serving's conventions put what belongs to a model but is not its graph.
 CARD = pathlib.Path("assets.extra") / "kcnn.json"
@@ -36,6 +38,18 @@ TOLERANCE = 1e-4
 
 _NORMALIZED = 32  # images that are checked of a model that normalizes them
 
+_TOP = 5  # classes that `classify` gives, if there are so many
+
+
+class ExampleReader(Protocol):
+    """How the images in serialized tf.Examples are read; see ImageFeature."""
+
+    def images(self, examples: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
+        """Turn (n,) string into (n, height, width, channels) uint8."""
+
+    def example(self, image: np.ndarray) -> bytes:
+        """Return a serialized tf.Example with one image."""
+
 
 def export_model(
     model: keras.Model,
@@ -45,6 +59,7 @@ def export_model(
     images: np.ndarray,
     rule: Rule = PLAIN,
     beside: Mapping[str, bytes] | None = None,
+    reader: ExampleReader | None = None,
 ) -> dict[str, Any]:
     """Write BASE/VERSION/ with the next free version number, whole or not at all.
 
@@ -58,6 +73,8 @@ def export_model(
         images: (n, height, width, channels) uint8 real images to compare on.
         rule: the temperature of the probabilities, and which images are accepted.
         beside: further files of assets.extra: name -> contents.
+        reader: what `serving_default` reads tf.Examples by, as TFX wants it to; the
+            images are taken by `serving_images` then. None: as below.
 
     Returns:
         path, signatures, checked_images and largest_difference of a probability. The
@@ -70,6 +87,9 @@ def export_model(
         serving_examples: `examples` (n,) string, serialized tf.Examples with the
             encoded file in the feature `image`.
 
+        classify: `inputs` (n,) string, as `serving_examples`, for TensorFlow Serving's
+            method of that name; gives the most probable 5 classes, `classes` (n, 5)
+            string and their probabilities `scores` (n, 5) float32.
         preprocess: `contents` as above; gives `images`, (n, height, width, channels)
             uint8, what the network is shown of them.
 
@@ -84,14 +104,14 @@ def export_model(
     with folder_aside(base) as folder:
         target = folder / "model"
         try:
-            _archive(model, spec, rule).write_out(str(target), verbose=False)
+            _archive(model, spec, rule, reader).write_out(str(target), verbose=False)
         except tf.errors.OpError as error:  # a full disk, to TensorFlow
             raise RunError(f"{base}: could not be written: {error.message}") from None
         (target / CARD).parent.mkdir()
         (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
         for name, contents in (beside or {}).items():
             (target / CARD).with_name(name).write_bytes(contents)
-        found = check_export(target, model, spec, images, rule)
+        found = check_export(target, model, spec, images, rule, reader)
         flush_tree(target)
         return {"path": str(move_to_next_version(target, base)), **found}
 
@@ -137,9 +157,10 @@ def export_of(base: pathlib.Path, run_id: str) -> pathlib.Path | None:
 
 
 def _archive(
-    model: keras.Model, spec: ImageSpec, rule: Rule
+    model: keras.Model, spec: ImageSpec, rule: Rule, reader: ExampleReader | None
 ) -> keras.export.ExportArchive:
     names = tf.constant(spec.class_names)
+    read = reader or ImageFeature()
 
     def outputs(images):
         found = answers(model, images, rule)
@@ -156,18 +177,29 @@ def _archive(
         return outputs(image_ops.fit(images, spec.shape, spec.normalize_input))
 
     def from_examples(examples):
-        features = {"image": tf.io.FixedLenFeature([], tf.string)}
-        return outputs(decode(tf.io.parse_example(examples, features)["image"]))
+        return outputs(read.images(examples, spec))
+
+    def classify(inputs):
+        probabilities = from_examples(inputs)["probabilities"]
+        scores, classes = tf.math.top_k(probabilities, min(_TOP, spec.num_classes))
+        return {"classes": tf.gather(names, classes), "scores": scores}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
+    if isinstance(reader, TransformedFeature):
+        archive.track(reader.resource)
     size = spec.shape[:2] if spec.normalize_input == "none" else (None, None)
     images = tf.TensorSpec([None, *size, spec.channels], tf.uint8, name="images")
-    archive.add_endpoint("serving_default", from_images, [images])
+    default = "serving_images" if reader else "serving_default"
+    archive.add_endpoint(default, from_images, [images])
     contents = tf.TensorSpec([None], tf.string, name="contents")
     archive.add_endpoint("serving_bytes", lambda c: outputs(decode(c)), [contents])
     examples = tf.TensorSpec([None], tf.string, name="examples")
     archive.add_endpoint("serving_examples", from_examples, [examples])
+    if reader:
+        archive.add_endpoint("serving_default", from_examples, [examples])
+    inputs = tf.TensorSpec([None], tf.string, name="inputs")
+    archive.add_endpoint("classify", classify, [inputs])
     archive.add_endpoint("preprocess", lambda c: {"images": decode(c)}, [contents])
     return archive
 
@@ -234,6 +266,7 @@ def check_export(
     spec: ImageSpec,
     images: np.ndarray,
     rule: Rule = PLAIN,
+    reader: ExampleReader | None = None,
 ) -> dict[str, Any]:
     """Load an export and compare every signature with the model on real images.
 
@@ -251,19 +284,33 @@ def check_export(
         images = 255 - images[:_NORMALIZED]
     seen = image_ops.fit(images, spec.shape, spec.normalize_input).numpy()
     judged = rule.judge(model.predict(seen, verbose=0))
-    expected = keras.ops.softmax(judged.logits)
     encoded = [tf.io.encode_png(image).numpy() for image in images]
+    read = reader or ImageFeature()
+    examples = tf.constant([read.example(image) for image in images])
+    # A reader that resizes or transforms shows the model something else.
+    read_from = read.images(examples, spec).numpy()
+    same = np.array_equal(read_from, seen)
+    others = judged if same else rule.judge(model.predict(read_from, verbose=0))
     inputs = {
-        "serving_default": {"images": tf.constant(images)},
-        "serving_bytes": {"contents": tf.constant(encoded)},
-        "serving_examples": {"examples": tf.constant([_example(e) for e in encoded])},
+        "serving_default": ({"images": tf.constant(images)}, judged),
+        "serving_bytes": ({"contents": tf.constant(encoded)}, judged),
+        "serving_examples": ({"examples": examples}, others),
     }
+    if reader:
+        inputs["serving_images"] = inputs["serving_default"]
+        inputs["serving_default"] = inputs["serving_examples"]
     signatures = tf.saved_model.load(str(path)).signatures
-    outputs = {name: signatures[name](**fed) for name, fed in inputs.items()}
+    outputs = {name: signatures[name](**fed) for name, (fed, _) in inputs.items()}
+    expected = {
+        name: keras.ops.softmax(judged.logits) for name, (_, judged) in inputs.items()
+    }
     differences = {
-        name: float(np.abs(found["probabilities"] - expected).max())
+        name: float(np.abs(found["probabilities"] - expected[name]).max())
         for name, found in outputs.items()
     }
+    top = signatures["classify"](inputs=examples)["scores"]
+    sorted_ = np.sort(expected["serving_examples"])[:, ::-1][:, : top.shape[1]]
+    differences["classify"] = float(np.abs(top - sorted_).max())
     shown = signatures["preprocess"](contents=tf.constant(encoded))["images"]
     differences["preprocess"] = float(np.abs(shown.numpy() != seen).max())
     name, largest = max(differences.items(), key=lambda item: item[1])
@@ -273,7 +320,7 @@ def check_export(
             "in a probability"
         )
     for name, found in outputs.items():
-        wrong = _wrongly_accepted(found, judged, rule)
+        wrong = _wrongly_accepted(found, inputs[name][1], rule)
         if wrong:
             raise RunError(
                 f"the export was not kept: {name} accepts or rejects {wrong} of "
@@ -295,9 +342,3 @@ def _wrongly_accepted(
     distance = np.abs(judged.scores[rule.score] - rule.threshold)
     wrong = outputs["accepted"].numpy() != judged.accepted
     return int((wrong & (distance > TOLERANCE)).sum())
-
-
-def _example(encoded: bytes) -> bytes:
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
-    features = tf.train.Features(feature={"image": feature})
-    return tf.train.Example(features=features).SerializeToString()

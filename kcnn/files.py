@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from kcnn.errors import UsageError
+
 
 @contextlib.contextmanager
 def replacing(
@@ -66,6 +68,30 @@ def flush_tree(folder: pathlib.Path) -> None:
     """Have all in a folder that another library wrote survive a loss of power."""
     for path in (*folder.rglob("*"), folder):
         flush(path)
+
+
+@contextlib.contextmanager
+def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a folder beside `target` that gets its name when the block ends well.
+
+    What is left of it otherwise is removed. `target` is no folder yet, or an empty one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", dir=target.parent
+    ) as private:
+        folder = pathlib.Path(private, "new")
+        folder.mkdir()  # with the usual rights
+        yield folder
+        os.replace(folder, target)  # takes the place of an empty folder too
+
+
+def check_new_folder(target: pathlib.Path, flag: str) -> None:
+    """Raise UsageError unless `target` is no folder yet, or an empty one."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(
+            f"--{flag}: {target} exists; expected a new or an empty folder"
+        )
 
 
 def remove_unfinished(path: pathlib.Path) -> None:

@@ -32,7 +32,7 @@ from kcnn.sources import (
 from kcnn.spec import wanted_shape
 
 # Pillow's modes of grey images, with and without alpha.
-_GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
+GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 
 
 def open_folder(config: Config, shape: Shape | None) -> Origin:
@@ -93,7 +93,7 @@ def _class_names(root: str, found: dict[str, dict[str, list[ImageFile]]]) -> tup
 def _natural_shape(files: list[ImageFile]) -> tuple[Shape, bool]:
     """Return the images' common shape, and whether their sizes differ."""
     sizes = {(f.header.height, f.header.width) for f in files}
-    grey = all(f.header.mode in _GREY_MODES for f in files)
+    grey = all(f.header.mode in GREY_MODES for f in files)
     mixed = len(sizes) != 1
     height, width = (MIXED_SIZE, MIXED_SIZE) if mixed else sizes.pop()
     return (height, width, 1 if grey else 3), mixed

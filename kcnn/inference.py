@@ -50,7 +50,10 @@ class Classifier:
 
     def outputs(self, images: np.ndarray) -> Outputs:
         """Return what the model makes of (n, height, width, channels) uint8 images."""
-        return _arrays(self._signatures["serving_default"](images=tf.constant(images)))
+        # Of a model for TFX serving_default takes tf.Examples.
+        own = "serving_images" in self._signatures
+        signature = self._signatures["serving_images" if own else "serving_default"]
+        return _arrays(signature(images=tf.constant(images)))
 
     def outputs_of_batches(self, batches: Iterable[np.ndarray]) -> Outputs:
         """Return the same of batch after batch, put together."""

@@ -1,7 +1,7 @@
 """What a Config names as its data set, or as images of no class -> its reader.
 
-`digits` is embedded in scikit-learn; npz.py, folders.py and records.py read the
-others.
+`digits` is embedded in scikit-learn; npz.py, folders.py, examples.py and records.py
+read the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from kcnn import folders, npz
+from kcnn import examples, folders, npz
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_arrays
@@ -29,8 +29,10 @@ def open_data_set(config: Config, shape: Shape | None) -> Origin:
     """
     sources = (config.dataset, config.unknown, config.other)
     kinds = {_kind(spec) for spec in sources if spec}
-    if config.strict and "folder" not in kinds:
-        raise UsageError("--strict changes nothing: it belongs to folder:DIR")
+    if config.strict and not kinds & {"folder", "examples"}:
+        raise UsageError(
+            "--strict changes nothing: it belongs to folder:DIR and examples:DIR"
+        )
     if config.data_dir and kinds <= _OPENERS.keys():
         raise UsageError(
             f"--data_dir changes nothing for --dataset={config.dataset}: it belongs "
@@ -75,6 +77,7 @@ _OPENERS: dict[str, Callable[[Config, Shape], Origin]] = {
     "digits": _open_digits,
     "npz": npz.open_npz,
     "folder": folders.open_folder,
+    "examples": examples.open_examples,
 }
 
 
@@ -85,7 +88,7 @@ def _kind(dataset: str) -> str:
 def _opener(config: Config, openers: Mapping[str, Callable]) -> Callable:
     """Return what opens a Config's dataset."""
     kind, _, place = config.dataset.partition(":")
-    if kind in ("npz", "folder") and not place:
+    if kind in ("npz", "folder", "examples") and not place:
         raise UsageError(f"--dataset: got {config.dataset!r}, expected {kind}:PATH")
     return openers.get(kind, open_records)
 
@@ -93,7 +96,7 @@ def _opener(config: Config, openers: Mapping[str, Callable]) -> Callable:
 def unlabeled_config(config: Config, dataset: str) -> Config:
     """Return what reads images of no class, beside those of the data set."""
     # What cannot be read again by index is kept; it is not --dataset's affair.
-    again = _kind(dataset) not in ("digits", "npz")
+    again = _kind(dataset) not in ("digits", "npz", "examples")
     cache = config.cache if again or config.cache == "disk" else "memory"
     return dataclasses.replace(config, dataset=dataset, cache=cache, other="")
 

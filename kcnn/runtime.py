@@ -40,13 +40,19 @@ def start_tensorflow() -> None:
 
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)  # leave room for others
-        # float32 is float32: what is evaluated must be what is exported.
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+        use_exact_float32()
         tf.constant(0) + 1
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
             f"KERAS_BACKEND={keras.backend.backend()}: kcnn needs tensorflow; unset it"
         )
+
+
+def use_exact_float32() -> None:
+    """Have float32 be float32: what is evaluated must be what is exported."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ def train(
     resume: bool = False,
     repeats: Mapping[str, Any] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    data: Dataset | None = None,
 ) -> Trained:
     """Train, evaluate and export one model, and write it all under run.path.
 
@@ -79,6 +80,7 @@ def train(
         resume: go on from the run's last checkpoint.
         repeats: the config.json of a run of the same data set that this one repeats.
         on_epoch: called with each row of metrics.csv at the end of its epoch.
+        data: the Config's data set, where it is loaded already.
 
     Raises:
         UsageError: the data or a combination of knobs is wrong.
@@ -86,7 +88,7 @@ def train(
         Interrupted: a signal came; the state is kept.
     """
     began = time.perf_counter()
-    data = datasets.load(config)
+    data = data or datasets.load(config)
     unknown = datasets.load_unknown(config, data.spec)
     steps = pipeline.steps_per_epoch(data.train, config.batch_size)
     fresh = FreshModel.build(config, data.spec, data.train, steps * config.epochs)
@@ -172,8 +174,12 @@ def export_and_check(
     note: dict[str, Any],
     rule: Rule,
     license: str | None = None,
+    reader: export.ExampleReader | None = None,
 ) -> dict[str, Any]:
-    """Export a model with its model card, and prove it on the first test images."""
+    """Export a model with its model card, and prove it on the first test images.
+
+    See `kcnn.export.export_model`.
+    """
     figures = ("n", "accuracy", "accuracy_interval")
     card = {
         "spec": dataclasses.asdict(spec),
@@ -190,7 +196,7 @@ def export_and_check(
     about = model_card.model_card(base.name, note, scores, rule, license)
     beside = model_card.files(about)
     beside[warmup.FILE] = warmup.warmup_requests(base.name, spec)
-    return export.export_model(model, spec, base, card, images, rule, beside)
+    return export.export_model(model, spec, base, card, images, rule, beside, reader)
 
 
 def first_images(split: Split, limit: int = _EXPORT_CHECK_IMAGES) -> np.ndarray:

@@ -22,6 +22,7 @@ from kcnn.confidence import PLAIN, fit_rule
 from kcnn.config import Config
 from kcnn.errors import RunError, UsageError
 from kcnn.export import CARD, check_export, versions_of
+from kcnn.image_feature import ImageFeature
 from kcnn.inference import Classifier, newest_version
 from kcnn.models import build_model
 from kcnn.spec import ImageSpec
@@ -146,6 +147,7 @@ def test_signatures_dtypes_and_any_batch_size(export):
         "serving_default",
         "serving_bytes",
         "serving_examples",
+        "classify",
         "preprocess",
     }
     for n in (1, 7):
@@ -231,7 +233,7 @@ def test_check_reports_what_it_checked(export):
     found = check_export(path, model, SPEC, images)
     assert found["checked_images"] == 6
     assert found["largest_difference"] < 1e-5
-    assert len(found["signatures"]) == 4
+    assert len(found["signatures"]) == 5
 
 
 def test_classifier_names_the_bad_file_and_scores_the_others(export):
@@ -269,6 +271,28 @@ def rejecting(tmp_path_factory):
     return model, images, rule, export_model(model, SPEC, base, CARD_TEXT, rule)
 
 
+def test_classify_gives_the_top_classes_by_name(tmp_path):
+    """As TensorFlow Serving's Classify wants it: inputs -> classes and scores only."""
+    names = tuple(f"kind {i}" for i in range(7))
+    spec = ImageSpec(10, 10, 1, names)
+    keras.utils.set_random_seed(0)
+    model = build_model(Config(model="mlp", dense_units=(8,)), spec, augment=False)
+    path = export_model(model, spec, tmp_path / "m", CARD_TEXT)
+    images, _ = striped_images(4)
+    classify = tf.saved_model.load(str(path)).signatures["classify"]
+    assert set(classify.structured_input_signature[1]) == {"inputs"}
+    found = classify(inputs=tf.constant([ImageFeature().example(i) for i in images]))
+    assert set(found) == {"classes", "scores"}
+    probabilities = keras.ops.softmax(model(images, training=False)).numpy()
+    order = np.argsort(-probabilities)[:, :5]
+    assert found["classes"].numpy().tolist() == [
+        [names[i].encode() for i in row] for row in order
+    ]
+    expected = np.take_along_axis(probabilities, order, 1)
+    np.testing.assert_allclose(found["scores"], expected, atol=1e-6)
+    check_saved_model(path)
+
+
 def test_every_signature_accepts_what_the_evaluation_accepts(rejecting):
     model, images, rule, path = rejecting
     check_saved_model(path)
@@ -277,7 +301,7 @@ def test_every_signature_accepts_what_the_evaluation_accepts(rejecting):
     assert rule.temperature != 1
     assert judged.accepted.sum() == 42
     encoded = [tf.io.encode_png(image).numpy() for image in images]
-    examples = [export_module._example(one) for one in encoded]
+    examples = [ImageFeature().example(one) for one in images]
     signatures = tf.saved_model.load(str(path)).signatures
     for name, fed in {
         "serving_default": {"images": tf.constant(images)},

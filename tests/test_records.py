@@ -181,9 +181,9 @@ def test_a_typo_is_refused_at_once_with_what_would_work(folder, monkeypatch):
     with pytest.raises(UsageError) as caught:
         load("mnits", folder)
     assert str(caught.value) == (
-        "--dataset: unknown data set 'mnits'; did you mean mnist?; digits, npz:FILE "
-        f"and folder:DIR always work, and from {folder}: labelled, mixed, one, "
-        "only_test, text, three, two, two_labels"
+        "--dataset: unknown data set 'mnits'; did you mean mnist?; digits, npz:FILE, "
+        f"folder:DIR and examples:DIR always work, and from {folder}: labelled, mixed, "
+        "one, only_test, text, three, two, two_labels"
     )
     with pytest.raises(UsageError, match="did you mean digits"):
         load("digit", folder)
@@ -201,7 +201,7 @@ def test_offline_and_not_prepared(tmp_path, monkeypatch):
         load("cifar10", tmp_path)
     assert str(caught.value) == (
         f"--dataset: cifar10 is not prepared in {tmp_path} and there is no network to "
-        "download it; digits, npz:FILE and folder:DIR always work"
+        "download it; digits, npz:FILE, folder:DIR and examples:DIR always work"
     )
 
 

@@ -47,7 +47,9 @@ def fn_args(tmp_path):
             eval_files=[str(tmp_path / "Split-eval" / "*")],
             train_steps=train_steps,
             eval_steps=None,
-            custom_config={"image_shape": [10, 10, 1], "space": SPACE, **custom},
+            schema_path=None,
+            transform_graph_path=None,
+            custom_config={"space": SPACE, **custom},
             working_dir=str(tmp_path / "work"),
         )
 
@@ -80,8 +82,8 @@ def test_hyperband_without_max_trials_knows_its_number(fn_args):
 
 
 def test_train_steps_become_epochs(fn_args):
-    """90 images in batches of 128 are one step an epoch."""
-    result = tuning.tuner_fn(fn_args(train_steps=7))
+    """90 images less 9 for validation in batches of 16 are 6 steps an epoch."""
+    result = tuning.tuner_fn(fn_args(train_steps=40))
     assert result.tuner.trainer.space.baseline.epochs == 7
     result = tuning.tuner_fn(fn_args(train_steps=7, space={**SPACE, "epochs": 2}))
     assert result.tuner.trainer.space.baseline.epochs == 2
@@ -90,7 +92,10 @@ def test_train_steps_become_epochs(fn_args):
 @pytest.mark.parametrize(
     ("custom", "words"),
     [
-        ({"image_shape": None}, "image_shape is missing"),
+        ({"image_shape": 28}, "image_shape: got 28, expected a list"),
+        ({"tuner": "best"}, "custom_config: tuner: got 'best', expected one of random"),
+        ({"max_trials": 0}, "custom_config: max_trials: got 0, expected 1 to"),
+        ({"space": {"dataset": "digits"}}, "dataset: train_files say it"),
         ({"spaces": {}}, "unknown key 'spaces'; did you mean space?"),
         ({"space": {"dropuot": 0.5}}, "custom_config: space: unknown knob 'dropuot'"),
     ],
@@ -101,9 +106,20 @@ def test_a_wrong_custom_config_is_named(fn_args, custom, words):
     assert words in str(raised.value)
 
 
+def test_the_eval_files_are_read_only_where_asked_for(fn_args):
+    args = fn_args(time_budget="20m")
+    data = tuning.tuner_fn(args).tuner.trainer.bench
+    config = data._data.popitem()[1]
+    assert (len(config.train), len(config.validation)) == (81, 9)
+    args = fn_args(eval_split="validation", model="mlp", max_trials=2)
+    args.working_dir += "2"
+    config = tuning.tuner_fn(args).tuner.trainer.bench._data.popitem()[1]
+    assert (len(config.train), len(config.validation)) == (72, 30)
+
+
 def test_missing_files_are_named(fn_args):
     args = fn_args()
-    args.eval_files = ["nowhere/*"]
+    args.train_files = ["nowhere/*"]
     with pytest.raises(UsageError, match="no file is named nowhere"):
         tuning.tuner_fn(args)
 
@@ -112,3 +128,11 @@ def test_hyperparameters_of_another_tuner_are_refused():
     hp = {"space": [], "values": {"units": 3}}
     with pytest.raises(UsageError, match="units is no knob"):
         config_of(hp)
+
+
+def test_hyperparameters_of_a_tuner_of_keras_tuner_are_taken():
+    values = {"dropout": 0.25, "filters": "16,32", "tuner/epochs": 3}
+    config = config_of({"space": [], "values": values})
+    assert (config.dropout, config.filters) == (0.25, (16, 32))
+    with pytest.raises(UsageError, match="hyperparameters: dropout: got 'a'"):
+        config_of({"space": [], "values": {"dropout": "a"}})

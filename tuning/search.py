@@ -52,24 +52,34 @@ class Clock:
         return self.left == 0
 
 
-def config_of(hyperparameters: Mapping[str, Any]) -> Config:
-    """Return the Config of what `KcnnTuner.get_best_hyperparameters` returned.
+def settings_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in what `KcnnTuner.get_best_hyperparameters` returned.
 
     Args:
-        hyperparameters: its get_config(), as TFX hands it to run_fn.
+        hyperparameters: its get_config(), as TFX hands it to run_fn; or that of any
+            tuner of keras-tuner over kcnn's knobs, with values as after a flag.
 
     Raises:
-        UsageError: it is of another tuner.
+        UsageError: something in it is no knob, or no value of one.
     """
     values = keras_tuner.HyperParameters.from_config(dict(hyperparameters)).values
     settings = {}
     for name, value in values.items():
+        if name.startswith("tuner/"):  # Hyperband's own
+            continue
         if name not in KNOBS:
             raise UsageError(f"hyperparameters: {name} is no knob of kcnn")
-        knob = KNOBS[name]
-        text = isinstance(value, str)
-        settings[name] = parse(knob, value) if text else value
-    return Config.from_dict(settings)
+        try:
+            is_text = isinstance(value, str)
+            settings[name] = parse(KNOBS[name], value) if is_text else value
+        except ValueError as error:
+            raise UsageError(f"hyperparameters: {name}: {error}") from None
+    return settings
+
+
+def config_of(hyperparameters: Mapping[str, Any]) -> Config:
+    """Return the Config of such hyperparameters, see `settings_of`."""
+    return Config.from_dict(settings_of(hyperparameters))
 
 
 class KcnnTuner(BaseTuner):

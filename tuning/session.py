@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kcnn import runtime
-from kcnn.datasets import TrainingData
 from kcnn.errors import RunError, UsageError
 from kcnn.files import write_json
 from kcnn.knobs import show
@@ -214,7 +213,6 @@ def open_session(
     progress: Progress,
     on_end: Callable[[Record], None] = lambda record: None,
     reuse: bool = True,
-    data: TrainingData | None = None,
 ) -> Session:
     """Put a search together, with what its folder holds of it.
 
@@ -225,14 +223,13 @@ def open_session(
         progress: shows the steps of a trial.
         on_end: called with each trial that has ended.
         reuse: let trials share compiled loops.
-        data: train and validate on these images, whatever the space names.
 
     Raises:
         UsageError: the data cannot be had, has no validation images, or the untuned
             recipe cannot be built.
     """
     baseline = space.baseline
-    bench = Workbench(settings.executions, reuse, data)
+    bench = Workbench(settings.executions, reuse)
     if bench.data(baseline).validation is None:
         raise UsageError(
             "--validation_fraction: got 0; a search goes by validation images"

@@ -116,18 +116,11 @@ class Workbench:
         executions: how many random seeds a trial is run with; so many data sets are
             kept, since the seed divides train and validation.
         reuse: False builds and traces everything anew in each execution.
-        given: the data of every Config; None: what the Config names.
     """
 
-    def __init__(
-        self,
-        executions: int = 1,
-        reuse: bool = True,
-        given: TrainingData | None = None,
-    ):
+    def __init__(self, executions: int = 1, reuse: bool = True):
         self._executions = executions
         self._reuse = reuse
-        self._given = given
         self._data: collections.OrderedDict[str, TrainingData] = (
             collections.OrderedDict()
         )
@@ -139,8 +132,6 @@ class Workbench:
 
     def data(self, config: Config) -> TrainingData:
         """Return the training and validation images of a Config."""
-        if self._given is not None:
-            return self._given
         key = _key(config, [*_DATA, "random_seed"])
         if key not in self._data:
             _forget_oldest(self._data, self._executions - 1)

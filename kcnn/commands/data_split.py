@@ -16,7 +16,7 @@ from absl.flags import FlagValues
 from kcnn.commands.data_check import DISTANCE, the_folder
 from kcnn.config import KNOBS
 from kcnn.errors import UsageError
-from kcnn.files import is_within
+from kcnn.files import check_new_folder, is_within
 from kcnn.flags import value_of
 from kcnn.interruption import stops_with
 from kcnn.knobs import Knob
@@ -102,9 +102,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
 
 
 def _check_target(root: str, target: pathlib.Path) -> None:
-    """Raise UsageError unless `target` is no folder yet, or an empty one."""
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f"--out: {target} exists; expected a new or an empty folder")
+    """Raise UsageError unless `target` can be made, and outside `root`."""
+    check_new_folder(target, "out")
     if is_within(target, root):
         raise UsageError(f"--out: {target} is in {root}, which is not changed")
 
