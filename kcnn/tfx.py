@@ -124,11 +124,11 @@ def _train(
             trained.model,
             trained.data.spec,
             trained.data.test,
-            pathlib.Path(base),
+            pathlib.Path(base, config.model),
             trained.evaluation,
             run.read_config(),
             trained.rule,
-            reader,
+            reader=reader,
         )
         _copy(exported["path"], fn_args.serving_model_dir)
     exported["path"] = fn_args.serving_model_dir

@@ -27,26 +27,29 @@ _REQUEST = 1  # in PredictLog
 _PREDICT_LOG = 6  # in PredictionLog
 
 
-def warmup_requests(name: str, spec: ImageSpec) -> bytes:
+def warmup_requests(
+    name: str, spec: ImageSpec, by_images: str = "serving_default"
+) -> bytes:
     """Return the file: a request of one image to each signature that takes images.
 
     Args:
         name: of the model.
         spec: its images.
+        by_images: the signature that takes decoded images.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / FILE
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for signature, fed in _inputs(spec):
+            for signature, fed in _inputs(spec, by_images):
                 writer.write(_prediction_log(name, signature, fed))
         return path.read_bytes()
 
 
-def _inputs(spec: ImageSpec) -> Iterator[tuple[str, dict[str, Any]]]:
+def _inputs(spec: ImageSpec, by_images: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield signature and inputs. The image is noise: it gives away nobody's data."""
     image = np.random.default_rng(0).integers(0, 256, spec.shape, np.uint8)
     contents = [tf.io.encode_png(image).numpy()]
-    yield "serving_default", {"images": image[None]}
+    yield by_images, {"images": image[None]}
     for signature in ("serving_bytes", "preprocess"):
         yield signature, {"contents": contents}
 

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import kcnn.tfx
+from kcnn import warmup
 from kcnn.errors import UsageError
 from kcnn.image_feature import int_feature, serialized
 from kcnn.inference import Classifier
@@ -93,6 +94,12 @@ def test_run_fn_leaves_what_tfx_wants(fn_args, tmp_path, capsys):
     np.testing.assert_array_equal(
         classifier.outputs(images)["classes"], found["classes"]
     )
+    # Images are not what serving_default takes, so none is sent there to warm up.
+    warm = tf.data.TFRecordDataset(str(serving / "assets.extra" / warmup.FILE))
+    sent = b" ".join(record.numpy() for record in warm)
+    assert b"serving_images" in sent and b"serving_default" not in sent
+    card = json.loads((serving / "assets.extra" / "model_card.json").read_text())
+    assert card["license"] is None
     assert "eval_steps is not used" in capsys.readouterr().out
     assert not [m for m in sys.modules if m.split(".")[0] in ("tfx", "tfx_bsl")]
     assert "tensorflow_transform" not in sys.modules
