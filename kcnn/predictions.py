@@ -60,7 +60,7 @@ def read(path: pathlib.Path) -> Predictions:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        memory.check(size, f"the arrays in {path}", "was it written by kcnn?")
+        memory.check(size, f"the arrays in {path.name}", "was it written by kcnn?")
         with np.load(path, allow_pickle=False) as file:
             found = Predictions(*(file[name] for name in Predictions._fields))
     except _DAMAGE as error:

@@ -18,6 +18,7 @@ from kcnn import (
     contrast,
     galleries,
     pages,
+    predictions,
 )
 from kcnn.contrast_plots import confusion_difference, signed
 from kcnn.errors import UsageError
@@ -73,7 +74,9 @@ def write_probabilities(folder, predicted, sure):
     for row, label, p in zip(probabilities, predicted, sure, strict=True):
         row[:] = (1 - p) / 2
         row[label] = p
-    np.savez(Run(folder).predictions, probabilities=probabilities)
+    n = len(predicted)
+    found = predictions.Predictions(np.arange(n), np.zeros(n, int), probabilities)
+    predictions.write(Run(folder).predictions, found, None)
     return run_of(0, predicted, path=folder)
 
 

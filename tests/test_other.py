@@ -325,7 +325,8 @@ def test_evaluate_gives_the_same_and_takes_other_data(trained, capsys, place):
     found = json.loads(said.out)
     assert (found["n"], found["known_classes"]["n"]) == (30, 30)
     assert found["per_class"][3]["support"] == 0 and found["accuracy"] > 0.9
-    more = f"--other=npz:{folder / 'noise.npz'}"
+    np.savez(folder / "more.npz", images=noise(40, seed=11))
+    more = f"--other=npz:{folder / 'more.npz'}"
     status, said = command(capsys, "evaluate", path, again, more)
     assert status == 0, said.err
     assert "known classes" in said.out and " 38 " not in said.err
