@@ -116,8 +116,8 @@ KERAS_STATISTICS: dict[str, Any] = {
     "epoch its statistics stay behind",
 }
 WHOLE_CHANNELS: dict[str, Any] = {
-    "variant": {"spatial_dropout": True},
-    "variant_about": "whole channels dropped, as PyTorch's Dropout2d does",
+    "variant": {"optimizer": "sgd", "learning_rate": 0.01, "spatial_dropout": True},
+    "variant_about": "plain SGD, and whole channels dropped as PyTorch's Dropout2d does",
 }
 
 CARRIED_OVER = (
