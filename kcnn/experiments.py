@@ -117,7 +117,7 @@ KERAS_STATISTICS: dict[str, Any] = {
 }
 WHOLE_CHANNELS: dict[str, Any] = {
     "variant": {"optimizer": "sgd", "learning_rate": 0.01, "spatial_dropout": True},
-    "variant_about": "plain SGD, and whole channels dropped as PyTorch's Dropout2d does",
+    "variant_about": "plain SGD; whole channels dropped, as by PyTorch's Dropout2d",
 }
 
 CARRIED_OVER = (
