@@ -363,6 +363,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         "--learning_rate=RATE for RATE from 0.0001 to 0.001 by 0.0001 and from 0.001 "
         "to 0.01 by 0.001",
         sweep={"learning_rate": SWEPT_RATES},
+        reasons=(
+            Reason(
+                "accuracy",
+                "within_seeds_of",
+                "a single random seed; at one rate, another seed moves the same net by "
+                "as much",
+                "bottleneck",
+            ),
+        ),
     ),
     "bottleneck-wide": Experiment(
         "course-cnn",

@@ -89,10 +89,21 @@ def _not_by_the_knob(reason: Reason, rows: Rows, name: str) -> bool:
     return not interval[0] <= theirs[0] - theirs[1] <= interval[1]
 
 
+def _within_seeds_of(reason: Reason, rows: Rows, name: str) -> bool:
+    """As far off as one more run of another row, of the same net, may be."""
+    other = _measured(rows, reason.argument, reason.figure)
+    if other["interval_of"] != "seeds":
+        raise _NotMeasuredError
+    low, high = other["interval"]
+    off = _measured(rows, name, reason.figure)["difference"]
+    return abs(off) <= (high - low) / 2
+
+
 CLAIMS: dict[str, Callable[[Reason, Rows, str], bool]] = {
     "weights_carried_over": _weights_carried_over,
     "not_a_number": _not_a_number,
     "other_images": _other_images,
     "variant_agrees": _variant_agrees,
     "not_by_the_knob": _not_by_the_knob,
+    "within_seeds_of": _within_seeds_of,
 }

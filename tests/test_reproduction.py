@@ -356,6 +356,21 @@ def test_a_published_gap_that_no_seed_shows_is_not_by_the_knob(gap, expected):
     assert holds(reason, rows, "a") is None
 
 
+@pytest.mark.parametrize(
+    ("difference", "of", "expected"),
+    [(-0.099, "seeds", True), (-0.11, "seeds", False), (-0.099, "images", None)],
+)
+def test_a_row_of_one_seed_may_be_as_far_off_as_those_of_many(difference, of, expected):
+    rows = {
+        "sweep": {"as_published": {"accuracy": {"difference": difference}}},
+        "net": {
+            "as_published": {"accuracy": {"interval": [0.3, 0.5], "interval_of": of}}
+        },
+    }
+    reason = Reason("accuracy", "within_seeds_of", "", "net")
+    assert holds(reason, rows, "sweep") is expected
+
+
 def test_every_reason_names_a_claim_and_a_figure_that_was_published():
     for name, experiment in EXPERIMENTS.items():
         for reason in experiment.reasons:
