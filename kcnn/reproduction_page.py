@@ -31,13 +31,13 @@ _TEXT = ("run", "verdict")  # columns that are set to the left
 
 _METHOD = (
     "Measured figures are means over n random seeds, ± their standard deviation. A "
-    "published figure, which is one run, agrees where it lies in the 95% interval of "
+    "published figure, which is one run, agrees where it lies in the 99% interval of "
     "one more run of the measured recipe (Student's prediction interval), widened by "
     "half of its last printed digit. A row with a single run goes by the number of "
-    "test images instead, which does not know how random seeds vary. Of so many "
-    "figures one in twenty would lie outside by chance alone, and an interval from "
-    "three seeds is wide: agreement says that nothing speaks against the published "
-    "figure, not that it is exact. Seconds are those of training (the median over "
+    "test images instead, which does not know how random seeds vary. At 95% some four "
+    "of so many figures would lie outside by chance alone. An interval from three "
+    "seeds is wide: agreement says that nothing speaks against the published figure, "
+    "not that it is exact. Seconds are those of training (the median over "
     "seeds), longer where several runs went on at a time; the publications' are of "
     "other machines and are not judged."
 )

@@ -87,11 +87,13 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(len(x), mean, deviation, interval)
 
 
-def prediction_interval(values: Sequence[float]) -> Interval | None:
-    """Return the 95% interval of one more run of a recipe; None from fewer than two.
+def prediction_interval(
+    values: Sequence[float], confidence: float = 0.95
+) -> Interval | None:
+    """Return the interval of one more run of a recipe; None from fewer than two.
 
     Student's interval of a future observation (Hahn and Meeker, Statistical
-    Intervals, 1991, section 4.7). From three runs it is ten deviations wide.
+    Intervals, 1991, section 4.7). From three runs that of 95% is ten deviations wide.
 
     Raises:
         UsageError: there are no values, or one is not finite.
@@ -100,7 +102,7 @@ def prediction_interval(values: Sequence[float]) -> Interval | None:
     if summary.deviation is None:
         return None
     error = summary.deviation * math.sqrt(1 + 1 / summary.n)
-    return _t_interval(summary.mean, error, summary.n - 1)
+    return _t_interval(summary.mean, error, summary.n - 1, confidence)
 
 
 def paired_test(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
@@ -303,8 +305,10 @@ def deviation_of(x: np.ndarray) -> float:
     return float(x.std(ddof=1)) if np.ptp(x) else 0.0
 
 
-def _t_interval(center: float, error: float, freedom: float) -> Interval:
-    half = float(scipy.stats.t.ppf(0.975, freedom)) * error
+def _t_interval(
+    center: float, error: float, freedom: float, confidence: float = 0.95
+) -> Interval:
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return center - half, center + half
 
 
