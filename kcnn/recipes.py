@@ -111,7 +111,8 @@ def _read(run: Run) -> _Found:
         raise _Incomplete("not complete, no evaluation.json")
     try:
         note, evaluation = run.read_config(), run.read_evaluation()
-        test, timing, config = evaluation["test"], evaluation["timing"], note["config"]
+        test, timing = evaluation["test"], evaluation["timing"]
+        config = _complete(note["config"])
         return {
             "path": str(run.path),
             "random_seed": config["random_seed"],
@@ -138,6 +139,18 @@ def _read(run: Run) -> _Found:
     except Exception as error:
         # A damaged file of any kind must not hide the other runs.
         raise _Incomplete(f"damaged: {error}") from None
+
+
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's knobs, and the defaults of those that are newer than the run."""
+    full = dict(config)
+    for name, knob in KNOBS.items():
+        if name not in full:
+            default = knob.default
+            if isinstance(default, By):
+                default = default.defaults.get(full[default.knob])
+            full[name] = list(default) if isinstance(default, tuple) else default
+    return full
 
 
 def _predictions(path: pathlib.Path) -> dict[str, Any]:

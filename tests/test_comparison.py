@@ -227,6 +227,17 @@ def test_the_machine_makes_no_other_recipe(tmp_path):
     assert names(tmp_path) == ["digits-tutorial"]
 
 
+def test_a_run_that_is_older_than_a_knob_has_its_default(tmp_path):
+    write_run(tmp_path / "new", 950, seed=0)
+    old = write_run(tmp_path / "old", 900, seed=1)
+    note = json.loads((old / "config.json").read_text())
+    for name in ("crop", "initializer", "spatial_dropout", "image_size"):
+        del note["config"][name]
+    (old / "config.json").write_text(json.dumps(note))
+    recipes, notes = collect([str(tmp_path / "*")])
+    assert [len(recipe["runs"]) for recipe in recipes] == [2] and not notes
+
+
 def test_of_one_seed_the_newest_run_stays(tmp_path):
     write_run(tmp_path / "a", 900, started=2)
     write_run(tmp_path / "b", 950, started=1)
