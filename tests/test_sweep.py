@@ -334,7 +334,7 @@ def killed_and_started_again(folder, flags, total):
     complete, logs = evaluations(folder), train_logs(folder)
     assert 1 <= len(complete) < total
     process = started(folder, *flags)
-    output, error = process.communicate(timeout=600)
+    output, error = process.communicate(timeout=1800)
     assert process.returncode == 0, error
     assert f"{len(complete)} done already" in output
     after = evaluations(folder)
