@@ -180,7 +180,7 @@ def knob_texts():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "examples", [25, pytest.param(100, marks=pytest.mark.exhaustive)]
+    "examples", [15, pytest.param(100, marks=pytest.mark.exhaustive)]
 )
 def test_whole_trainings(examples, kcnn, tmp_path):
     """Exit status, one line, and nothing written elsewhere."""

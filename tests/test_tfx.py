@@ -192,7 +192,14 @@ def test_run_fn_serves_raw_examples_through_a_transform_graph(fn_args, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sparse", "ragged", "column"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sparse",
+        pytest.param("ragged", marks=pytest.mark.exhaustive),
+        pytest.param("column", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_raw_features_of_every_form_are_served(fn_args, tmp_path, kind):
     spec = {
         "sparse": tf.SparseTensorSpec([None, None], tf.string),

@@ -356,7 +356,9 @@ TINY = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tuner", ["random", "bayesian"])
+@pytest.mark.parametrize(
+    "tuner", ["random", pytest.param("bayesian", marks=pytest.mark.exhaustive)]
+)
 def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
     kcnn, npz, tmp_path, tuner
 ):
