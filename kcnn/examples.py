@@ -33,7 +33,7 @@ from kcnn.sources import (
     MOST_CLASSES,
     Origin,
     Pool,
-    chunk_of,
+    decodable,
     keep,
     mixed_sizes_note,
 )
@@ -476,7 +476,7 @@ def _decoded(
     survey: _Survey,
     good: list[np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Yield batches of the images that can be decoded; append their indices to good."""
+    """Decode the images of sound records; see `kcnn.sources.decodable`."""
     sound = np.ones(len(survey.labels), bool)
     sound[list(survey.bad)] = False
     mask = tf.constant(sound)
@@ -492,10 +492,5 @@ def _decoded(
         .enumerate()
         .filter(lambda i, record: tf.gather(mask, i))
         .map(decode, tf.data.AUTOTUNE, deterministic=True)
-        .ignore_errors()
-        .batch(chunk_of(shape))
-        .prefetch(tf.data.AUTOTUNE)
     )
-    for indices, batch in read.as_numpy_iterator():
-        good.append(indices)
-        yield batch
+    return decodable(read, shape, good)

@@ -98,14 +98,6 @@ def with_momentum(rate: float) -> dict[str, Any]:
     }
 
 
-def with_adam(rate: float) -> dict[str, Any]:
-    """Return a variant with another optimizer at a row's own rate."""
-    return {
-        "variant": {"optimizer": "adam", "learning_rate": rate},
-        "variant_about": "with Adam; the publication does not name its optimizer",
-    }
-
-
 PYTORCH_WEIGHTS: dict[str, Any] = {
     "variant": {"initializer": "pytorch"},
     "variant_about": "with the weights that PyTorch's layers begin with",
@@ -279,7 +271,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         "a small net with batch norm and plain SGD, to set against k1",
         CONVNET | {"learning_rate": 0.002, "batch_size": 128, "epochs": 12},
         Reported(0.9904, None, 106),
-        **with_adam(0.002),
+        variant={"optimizer": "adam", "learning_rate": 0.002},
+        variant_about="with Adam; the publication does not name its optimizer",
         reasons=ADAM,
     ),
     "p2": Experiment(

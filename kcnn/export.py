@@ -112,7 +112,6 @@ def export_model(
         for name, contents in (beside or {}).items():
             (target / CARD).with_name(name).write_bytes(contents)
         found = check_export(target, model, spec, images, rule, reader)
-        flush_tree(target)
         return {"path": str(move_to_next_version(target, base)), **found}
 
 
@@ -190,8 +189,7 @@ def _archive(
         archive.track(reader.resource)
     size = spec.shape[:2] if spec.normalize_input == "none" else (None, None)
     images = tf.TensorSpec([None, *size, spec.channels], tf.uint8, name="images")
-    default = "serving_images" if reader else "serving_default"
-    archive.add_endpoint(default, from_images, [images])
+    archive.add_endpoint(image_signature(reader), from_images, [images])
     contents = tf.TensorSpec([None], tf.string, name="contents")
     archive.add_endpoint("serving_bytes", lambda c: outputs(decode(c)), [contents])
     examples = tf.TensorSpec([None], tf.string, name="examples")
@@ -202,6 +200,11 @@ def _archive(
     archive.add_endpoint("classify", classify, [inputs])
     archive.add_endpoint("preprocess", lambda c: {"images": decode(c)}, [contents])
     return archive
+
+
+def image_signature(reader: ExampleReader | None) -> str:
+    """Return which signature takes images, by the reader of `export_model`."""
+    return "serving_images" if reader else "serving_default"
 
 
 def answers(model: keras.Model, images: tf.Tensor, rule: Rule) -> dict[str, tf.Tensor]:
@@ -243,7 +246,11 @@ def versions_of(base: pathlib.Path) -> list[int]:
 
 
 def move_to_next_version(source: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
-    """Rename a folder to BASE/VERSION, the next number that is free; return that."""
+    """Rename a folder to BASE/VERSION, the next number that is free; return that.
+
+    All in it is on the disk before it gets its name.
+    """
+    flush_tree(source)
     version = max(versions_of(base), default=0) + 1
     while True:
         target = base / str(version)

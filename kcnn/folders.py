@@ -25,7 +25,7 @@ from kcnn.sources import (
     FileImages,
     Origin,
     Pool,
-    chunk_of,
+    decodable,
     keep,
     mixed_sizes_note,
 )
@@ -146,7 +146,7 @@ def decoded(
     shape: Shape,
     good: list[np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Yield batches of the images that can be decoded; append their indices to good."""
+    """Read and decode files; see `kcnn.sources.decodable`."""
     read = (
         tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
         .enumerate()
@@ -155,13 +155,8 @@ def decoded(
             tf.data.AUTOTUNE,
             deterministic=True,
         )
-        .ignore_errors()
-        .batch(chunk_of(shape))
-        .prefetch(tf.data.AUTOTUNE)
     )
-    for indices, batch in read.as_numpy_iterator():
-        good.append(indices)
-        yield batch
+    return decodable(read, shape, good)
 
 
 def why(path: bytes, decode: Callable[[tf.Tensor], tf.Tensor]) -> str:

@@ -30,6 +30,14 @@ class By:
     defaults: Mapping[str, Any]
 
 
+def default_among(knob: Knob, settings: Mapping[str, Any]) -> Any:
+    """Return a knob's default beside the values of others; None where it is no knob."""
+    default = knob.default
+    if isinstance(default, By):
+        return default.defaults.get(str(settings.get(default.knob)))
+    return default
+
+
 def by_model(**defaults: Any) -> By:
     """Declare a knob that exists only for the models named, with their defaults."""
     return By("model", defaults)

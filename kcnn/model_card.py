@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from kcnn import pages
 from kcnn.confidence import Rule
 from kcnn.rejection import lines
 from kcnn.table import escape_markdown
@@ -156,13 +157,8 @@ def _what_is_lost(spec: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kcnn"),
-        finalize=_plain,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    environment = pages.template_environment(
+        finalize=_plain, keep_trailing_newline=True
     )
     environment.filters.update(
         percent=lambda part: f"{part:.2%}",

@@ -28,15 +28,20 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(facts)
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def template_environment(**options: Any) -> jinja2.Environment:
+    """Return an environment for kcnn/templates; a fact that is missing is an error."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("kcnn"),
-        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        **options,
     )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = template_environment(autoescape=True)
     environment.filters.update(
         percent=percent,
         whole=whole,

@@ -28,6 +28,11 @@ def holds(reason: Reason, rows: Rows, name: str) -> bool | None:
         return None
 
 
+def by_seed(recipe: Mapping[str, Any], figure: str) -> dict[int, float]:
+    """Return random seed -> a figure that was measured of a recipe."""
+    return dict(zip(recipe["random_seeds"], recipe[figure]["values"], strict=True))
+
+
 class _NotMeasuredError(Exception):
     """A claim needs a figure that is not there."""
 
@@ -73,16 +78,10 @@ def _variant_agrees(reason: Reason, rows: Rows, name: str) -> bool:
 def _not_by_the_knob(reason: Reason, rows: Rows, name: str) -> bool:
     """The published gap to another row is outside the measured gap's 95% interval."""
     theirs = [rows[one]["reported"][reason.figure] for one in (name, reason.argument)]
-    ours = [
-        dict(
-            zip(
-                _measured(rows, one, "random_seeds"),
-                _measured(rows, one, reason.figure)["values"],
-                strict=True,
-            )
-        )
-        for one in (name, reason.argument)
-    ]
+    ours = []
+    for one in (name, reason.argument):
+        _measured(rows, one, reason.figure)
+        ours.append(by_seed(rows[one][AS_PUBLISHED], reason.figure))
     interval = paired_test(*ours).interval
     if interval is None:
         raise _NotMeasuredError

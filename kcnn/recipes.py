@@ -14,7 +14,7 @@ import numpy as np
 from kcnn import predictions
 from kcnn.config import KNOBS
 from kcnn.errors import RunError, UsageError
-from kcnn.knobs import By, show
+from kcnn.knobs import By, default_among, show
 from kcnn.run import Run
 
 # What a recipe's result does not depend on, as far as it can be helped. Accuracy and
@@ -146,9 +146,7 @@ def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
     full = dict(config)
     for name, knob in KNOBS.items():
         if name not in full:
-            default = knob.default
-            if isinstance(default, By):
-                default = default.defaults.get(full[default.knob])
+            default = default_among(knob, full)
             full[name] = list(default) if isinstance(default, tuple) else default
     return full
 
@@ -265,11 +263,11 @@ def _told(settings: Mapping[str, Any], differing: Sequence[str]) -> str:
 
 def _follows(name: str, settings: Mapping[str, Any], differing: Sequence[str]) -> bool:
     """Whether a value is the default of another knob's that differs too."""
-    default = KNOBS[name].default if name in KNOBS else None
-    if not isinstance(default, By) or default.knob not in differing:
+    knob = KNOBS.get(name)
+    if knob is None or not isinstance(knob.default, By):
         return False
-    usual = default.defaults.get(str(settings.get(default.knob)))
-    return show(settings.get(name)) == show(usual)
+    usual = show(default_among(knob, settings))
+    return knob.default.knob in differing and show(settings.get(name)) == usual
 
 
 def _shown(name: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from kcnn.comparison import compare
 from kcnn.conclusions import conclusion
 from kcnn.errors import RunError
 from kcnn.experiments import Experiment, Reported
-from kcnn.reasons import holds
+from kcnn.reasons import by_seed, holds
 from kcnn.recipes import collect
 from kcnn.reproduction import AS_PUBLISHED, VARIANT, Row
 from kcnn.statistics import paired_test
@@ -139,9 +139,7 @@ def _variant_shows(
     if not published or not variant:
         return None
     accuracies = [
-        dict(zip(one["random_seeds"], one["accuracy"]["values"], strict=True))
-        for one in (variant, published)
-        if one["accuracy"]
+        by_seed(one, "accuracy") for one in (variant, published) if one["accuracy"]
     ]
     if len(accuracies) < 2:
         return None

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -84,6 +84,22 @@ class Origin:
 def chunk_of(shape: Sequence[int]) -> int:
     """Return how many images of a shape to handle in one step; memory stays small."""
     return max(1, min(CHUNK, _CHUNK_BYTES // math.prod(shape)))
+
+
+def decodable(
+    decoded: tf.data.Dataset, shape: Shape, good: list[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Yield batches of the images that can be decoded; append their indices to good.
+
+    Args:
+        decoded: pairs of an index and an image of `shape`; decoding it may fail.
+        shape: (height, width, channels).
+        good: what the indices are appended to, (batch,) int64 each.
+    """
+    batches = decoded.ignore_errors().batch(chunk_of(shape)).prefetch(tf.data.AUTOTUNE)
+    for indices, batch in batches.as_numpy_iterator():
+        good.append(indices)
+        yield batch
 
 
 def mixed_sizes_note(config: Config, shape: Shape | None) -> list[str]:

@@ -195,7 +195,7 @@ def export_and_check(
     images = first_images(test)
     about = model_card.model_card(base.name, note, scores, rule, license)
     beside = model_card.files(about)
-    by_images = "serving_images" if reader else "serving_default"
+    by_images = export.image_signature(reader)
     beside[warmup.FILE] = warmup.warmup_requests(base.name, spec, by_images)
     return export.export_model(model, spec, base, card, images, rule, beside, reader)
 

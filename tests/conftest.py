@@ -1,6 +1,7 @@
 """Shared by all tests: quiet TensorFlow, small data sets, real command lines."""
 
 import functools
+import io
 import os
 import pathlib
 import subprocess
@@ -43,6 +44,42 @@ def fresh_kcnn(tmp_path):
         )
 
     return run
+
+
+def started_until(command, cwd, start):
+    """Start a command; return it when it has printed a line that starts so."""
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return process
+    raise AssertionError(f"it ended without {start!r}")
+
+
+def whole_run(folder, **settings):
+    """Train in this process with all that kcnn train leaves in FOLDER/run, FOLDER/m.
+
+    Returns the run, what training returned and what it said.
+    """
+    from kcnn import pictures, report, trainer
+    from kcnn.config import Config
+    from kcnn.progress import Progress
+    from kcnn.run import Run
+
+    config, run, said = Config(**settings), Run(folder / "run"), io.StringIO()
+    about = {"command": "", "experiment": None, "reported": None}
+    about["export_base"] = str(folder / "m")
+    with Progress(said) as progress:
+        trained = trainer.train(config, run, progress, about=about)
+    pictures.draw(run, config, trained)
+    report.write_report(run.path)
+    return run, trained, said.getvalue()
 
 
 def striped_images(n, classes=3, side=10, channels=1, seed=0):

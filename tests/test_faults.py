@@ -19,6 +19,7 @@ from kcnn.config import Config
 from kcnn.errors import Fault, RunError
 from kcnn.run import Run, read_rows
 from kcnn.spec import ImageSpec
+from tests.conftest import started_until
 from tests.test_fitting import fitting_of
 
 # Order, dropout, augmentation, averages, best weights and counters all at once.
@@ -266,19 +267,8 @@ def test_a_real_training_names_a_file_that_vanishes_and_goes_on(kcnn, folder, tm
     victim = tmp_path / "images" / "a" / "0.png"
     content, times = victim.read_bytes(), victim.stat()
     command = [sys.executable, "-m", "kcnn", "train", *flags, "--model_dir=cut"]
-    process = subprocess.Popen(
-        [*command, "--checkpoint_epochs=1"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch  3/60"):
-            break
-    else:
-        raise AssertionError("it ended before its third epoch")
+    command += ["--checkpoint_epochs=1"]
+    process = started_until(command, tmp_path, "epoch  3/60")
     victim.unlink()
     _, error = process.communicate(timeout=1200)
     assert process.returncode == 1 and error.count("\n") == 1, error

@@ -1,25 +1,21 @@
 """Images of no class as one more class: where they come from, and a whole run."""
 
-import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kcnn import cli, datasets, evaluation, pictures, pipeline, rejection, report
-from kcnn import trainer as trainer_
+from kcnn import cli, datasets, evaluation, pipeline, rejection
 from kcnn.confidence import Rule
 from kcnn.config import Config
 from kcnn.datasets import in_classes_of, load, load_split, load_training
 from kcnn.errors import RunError, UsageError
 from kcnn.inference import Classifier
-from kcnn.progress import Progress
 from kcnn.recipes import collect
 from kcnn.repetition import changed_data, fingerprints
-from kcnn.run import Run
 from kcnn.spec import ImageSpec
-from tests.conftest import striped_images, write_npz
+from tests.conftest import striped_images, whole_run, write_npz
 
 
 def noise(n, side=10, seed=0):
@@ -237,7 +233,8 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("other")
     write_npz(folder / "stripes.npz", n_train=300, n_test=90)
     np.savez(folder / "noise.npz", images=noise(40, seed=9))
-    config = Config(
+    return folder, *whole_run(
+        folder,
         dataset=f"npz:{folder / 'stripes.npz'}",
         other=write_folder(folder / "signs", 100),
         model="mlp",
@@ -249,15 +246,6 @@ def trained(tmp_path_factory):
         reject="max_probability",
         unknown=f"npz:{folder / 'noise.npz'}",
     )
-    run, said = Run(folder / "run"), io.StringIO()
-    about = {"command": "", "experiment": None, "reported": None}
-    with Progress(said) as progress:
-        trained = trainer_.train(
-            config, run, progress, about=about | {"export_base": str(folder / "m")}
-        )
-    pictures.draw(run, config, trained)
-    report.write_report(run.path)
-    return folder, run, trained, said.getvalue()
 
 
 def command(capsys, *arguments):

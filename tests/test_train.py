@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import striped_images, write_npz
+from tests.conftest import started_until, striped_images, write_npz
 
 # The training on stripes takes a second: nearly all of a test is Python's start.
 TINY = ("--model=mlp", "--dense_units=16", "--epochs=2", "--batch_size=32")
@@ -257,17 +257,7 @@ def test_a_signal_keeps_the_state_and_resume_ends_as_if_nothing_had_been(
     flags += ["--batch_size=8", "--export_dir="]
     kcnn("train", *flags, "--model_dir=whole")
     command = [sys.executable, "-m", "kcnn", "train", *flags, "--model_dir=cut"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch   3/"):
-            break
+    process = started_until(command, tmp_path, "epoch   3/")
     process.send_signal(number)
     began = time.monotonic()
     _, error = process.communicate(timeout=60)

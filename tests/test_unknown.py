@@ -1,6 +1,5 @@
 """Images of no class: where they come from, and a whole run that rejects some."""
 
-import io
 import json
 import re
 
@@ -9,15 +8,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kcnn import cli, pictures, pipeline, report, trainer
+from kcnn import cli, pipeline
 from kcnn.config import Config
 from kcnn.datasets import load_unknown
 from kcnn.errors import UsageError
 from kcnn.inference import Classifier
-from kcnn.progress import Progress
-from kcnn.run import Run
 from kcnn.spec import ImageSpec
-from tests.conftest import striped_images, write_npz
+from tests.conftest import striped_images, whole_run, write_npz
 
 SPEC = ImageSpec(10, 10, 1, ("a", "b", "c"))
 
@@ -114,7 +111,8 @@ def rejecting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rejecting")
     write_npz(folder / "stripes.npz", n_train=300, n_test=90)
     np.savez(folder / "noise.npz", images=noise(40))
-    config = Config(
+    return folder, *whole_run(
+        folder,
         dataset=f"npz:{folder / 'stripes.npz'}",
         model="mlp",
         dense_units=(16,),
@@ -126,15 +124,6 @@ def rejecting(tmp_path_factory):
         coverage=0.9,
         unknown=f"npz:{folder / 'noise.npz'}",
     )
-    run, said = Run(folder / "run"), io.StringIO()
-    about = {"command": "", "experiment": None, "reported": None}
-    with Progress(said) as progress:
-        trained = trainer.train(
-            config, run, progress, about=about | {"export_base": str(folder / "m")}
-        )
-    pictures.draw(run, config, trained)
-    report.write_report(run.path)
-    return folder, run, trained, said.getvalue()
 
 
 def test_the_run_says_what_it_fitted(rejecting):
