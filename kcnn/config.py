@@ -139,6 +139,13 @@ class Config:
         low=1,
         high=4096,
     )
+    convs_per_block: int = knob(
+        "model",
+        by_model(convnet=1),
+        "convolutions of each entry of --filters; the first is pooled",
+        low=1,
+        high=8,
+    )
     kernel_size: int = knob(
         "model",
         by_model(tutorial=3, convnet=5, lenet=5, shallow=5, bottleneck=3),
@@ -267,7 +274,8 @@ class Config:
     translate: float = knob(
         "preprocessing",
         0.0,
-        "augmentation: random shift, up to this part of height and width",
+        "augmentation: random shift by whole pixels, up to this part of height and "
+        "width",
         low=0.0,
         high=0.5,
     )
@@ -530,6 +538,15 @@ class Config:
         "compile the model with XLA; auto: on a GPU only",
         choices=("auto", "on", "off"),
     )
+    towers: int = knob(
+        "machine",
+        0,
+        "parts that a batch is computed in beside each other, a core for each; batch "
+        "normalization then goes by the images of its part; 0: as many as cores, where "
+        "that is faster",
+        low=0,
+        high=64,
+    )
     deterministic: bool = knob(
         "machine",
         False,
@@ -661,6 +678,11 @@ def _check_combinations(config: Config) -> None:
         raise UsageError(
             f"--warmup_epochs: got {show(config.warmup_epochs)}, expected less "
             f"than --epochs={config.epochs}"
+        )
+    if config.towers > 1 and config.jit_compile == "on":
+        raise UsageError(
+            f"--towers: got {config.towers}, expected 0 or 1 with --jit_compile=on, "
+            "which compiles batches as a whole"
         )
     if config.spatial_dropout and not config.conv_dropout:
         raise UsageError("--spatial_dropout changes nothing without --conv_dropout")

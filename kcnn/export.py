@@ -117,14 +117,9 @@ def export_model(
 
 @contextlib.contextmanager
 def folder_aside(base: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Make a folder to write in, and take away those of exporters that were killed.
-
-    A living exporter holds a lock on its own.
-    """
+    """Make a folder to write in, and take away those of exporters that were killed."""
     with _locked(base):
-        for left in base.glob(f"{_ASIDE}*"):
-            with contextlib.suppress(BlockingIOError), _locked(left, fcntl.LOCK_NB):
-                shutil.rmtree(left)
+        _remove_left_ones(base)
         folder = pathlib.Path(tempfile.mkdtemp(dir=base, prefix=_ASIDE))
         lock = contextlib.ExitStack()
         lock.enter_context(_locked(folder))
@@ -133,6 +128,19 @@ def folder_aside(base: pathlib.Path) -> Iterator[pathlib.Path]:
             yield folder
         finally:
             shutil.rmtree(folder)
+
+
+def remove_unfinished(base: pathlib.Path) -> None:
+    """Take away the folders that exporters of a model left when they were killed."""
+    with _locked(base):
+        _remove_left_ones(base)
+
+
+def _remove_left_ones(base: pathlib.Path) -> None:
+    """Remove folders that are locked by nobody: a living exporter holds its own."""
+    for left in base.glob(f"{_ASIDE}*"):
+        with contextlib.suppress(BlockingIOError), _locked(left, fcntl.LOCK_NB):
+            shutil.rmtree(left)
 
 
 @contextlib.contextmanager

@@ -254,7 +254,7 @@ class Fitting:
         assert split is not None
         batches = evaluation_batches(split, self.config.batch_size)
         with reading(split), self.loop.averaged_weights():
-            logits = self.loop.model.predict(batches, verbose=0)
+            logits = self.loop.predict(batches)
         if not np.isfinite(logits).all():
             raise Diverged("validation loss after", self.loop.steps_done - 1)
         return quick_scores(logits, split.labels)

@@ -6,7 +6,15 @@ import dataclasses
 
 import keras
 
-from kcnn import estimate, models, optimization, pipeline, preprocessing, runtime
+from kcnn import (
+    estimate,
+    models,
+    optimization,
+    pipeline,
+    preprocessing,
+    runtime,
+    towers,
+)
 from kcnn.config import Config
 from kcnn.loop import TrainingLoop
 from kcnn.spec import ImageSpec
@@ -26,6 +34,7 @@ class FreshModel:
     model: keras.Model
     precision: runtime.Precision
     jit_compile: bool
+    towers: towers.Towers
     shortened: str | None
     source: Source | None
 
@@ -54,7 +63,8 @@ class FreshModel:
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config.jit_compile, model)
         model.jit_compile = jit_compile  # for its predictions too
-        return cls(model, precision, jit_compile, shortened, source)
+        parts = towers.in_this_process(config)
+        return cls(model, precision, jit_compile, parts, shortened, source)
 
     def loop(
         self,
@@ -64,4 +74,6 @@ class FreshModel:
         """Return a loop with an optimizer that follows a course of learning rates."""
         policy = self.precision.policy
         optimizer = optimization.build_optimizer(config, schedule, policy)
-        return TrainingLoop(self.model, optimizer, config, self.jit_compile)
+        return TrainingLoop(
+            self.model, optimizer, config, self.jit_compile, self.towers.parts
+        )

@@ -18,8 +18,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization over the last axis, in training by TensorFlow's fused op.
 
     Keras builds the same from a dozen elementwise operations. Statistics are kept in
-    float32, of the biased variance as Keras keeps them.
+    float32, of the biased variance as Keras keeps them. A step may call the layer
+    `updates_a_step` times, for parts of its batch: the momentum is that of the step.
     """
+
+    updates_a_step = 1
 
     def call(self, inputs, training=None, mask=None):
         """Normalize (batch, ..., channels) inputs of any float dtype."""
@@ -39,11 +42,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         count = tf.cast(tf.size(x) / channels, tf.float32)
         variance *= (count - 1) / count  # the op returns the unbiased one
+        momentum = self.momentum ** (1 / self.updates_a_step)
         for moving, batch in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
-            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+            moving.assign(moving * momentum + batch * (1 - momentum))
         return tf.reshape(normalized, tf.shape(x))
 
 
@@ -115,3 +119,53 @@ def drop(inputs, seed, numbers):
     threshold = tf.cast(whole, tf.uint8) + tf.cast(one_more, tf.uint8)
     kept = tf.cast(tf.reshape(bits, tf.shape(x)) >= threshold, x.dtype)
     return x * (kept * tf.cast(scale, x.dtype))
+
+
+@keras.saving.register_keras_serializable("kcnn")
+class RandomTranslation(keras.layers.Layer):
+    """Shift each image by whole pixels, in training only.
+
+    Keras's own interpolates between pixels, which costs more than a small network's
+    step and blurs; here rows and columns are only read from other places. What comes
+    in at the border repeats the edge.
+
+    Args:
+        factor: the largest shift either way, as a part of height and of width; less
+            than a pixel is no shift.
+    """
+
+    def __init__(self, factor: float, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, images, training=False):
+        """Shift (batch, height, width, channels) images of any dtype."""
+        if not training:
+            return images
+        images = tf.convert_to_tensor(images)
+        seeds = tf.random.split(
+            tf.cast(self.seed_generator.next(), tf.int32), 2, alg="philox"
+        )
+        for axis, seed in zip((1, 2), tf.unstack(seeds), strict=True):
+            most = largest_shift(self.factor, images.shape[axis])
+            shifts = tf.random.stateless_uniform(
+                (tf.shape(images)[0], 1), seed, -most, most + 1, tf.int32, "philox"
+            )
+            read = tf.range(images.shape[axis]) + shifts
+            read = tf.clip_by_value(read, 0, images.shape[axis] - 1)
+            images = tf.gather(images, read, axis=axis, batch_dims=1)
+        return images
+
+    def compute_output_shape(self, input_shape):
+        """Return the input's shape."""
+        return input_shape
+
+    def get_config(self):
+        """Return what rebuilds the layer."""
+        return {**super().get_config(), "factor": self.factor}
+
+
+def largest_shift(factor: float, length: int) -> int:
+    """Return how many whole pixels a part of a length is."""
+    return int(factor * length + 1e-6)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kcnn import towers
 from kcnn.config import Config
 from kcnn.divergence import EXPLODED
 
@@ -39,6 +40,7 @@ class TrainingLoop:
         optimizer: a Keras optimizer, not built yet.
         config: uses label_smoothing and ema_momentum.
         jit_compile: compile a step with XLA.
+        parts: how many a batch is computed in, see kcnn.towers.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class TrainingLoop:
         optimizer: keras.optimizers.Optimizer,
         config: Config,
         jit_compile: bool,
+        parts: int = 1,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -62,6 +65,9 @@ class TrainingLoop:
         self._bad_step = tf.Variable(-1, dtype=tf.int64)
         self._bad_loss = tf.Variable(0.0)
         self._jit_compile = jit_compile
+        self._parts = parts
+        towers.share_batch_norm(model, parts)
+        self.predict = towers.predictor(model, parts)
         self.trace_again()
 
     def trace_again(self) -> None:
@@ -89,12 +95,11 @@ class TrainingLoop:
         variables = self.model.trainable_variables
         step = self._steps_done.read_value()
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
-            loss = self._loss(labels, logits, weights)
+            loss, correct = self._forward(images, labels, weights)
             scaled = self.optimizer.scale_loss(loss)
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         self._average_weights(step)
-        self._count(labels, logits, loss)
+        self._count(images, correct, loss)
         limit = EXPLODED * math.log(labels.shape[-1])
         # Not ~(loss < limit): TensorFlow makes loss >= limit of it, and lets NaN pass.
         astray = ~tf.math.is_finite(loss) | (loss >= limit)
@@ -103,12 +108,22 @@ class TrainingLoop:
         self._bad_loss.assign(tf.where(first_bad, loss, self._bad_loss))
         self._steps_done.assign_add(1)
 
-    def _count(self, labels, logits, loss):
-        hits = tf.argmax(labels, -1) == tf.argmax(logits, -1)
-        images = tf.cast(tf.shape(labels)[0], tf.float64)
-        correct = tf.reduce_sum(tf.cast(hits, tf.float64))
-        total_loss = tf.cast(loss, tf.float64) * images
-        self._sums.assign_add(tf.stack([total_loss, correct, images]))
+    def _forward(self, images, labels, weights):
+        """Return a batch's loss and number of right answers, by its parts."""
+        loss, correct = 0.0, 0.0
+        for share, part in towers.parts((images, labels, weights), self._parts):
+            seen, expected, weight = part
+            logits = self.model(seen, training=True)
+            loss += share * self._loss(expected, logits, weight)
+            hits = tf.argmax(expected, -1) == tf.argmax(logits, -1)
+            right = tf.reduce_sum(tf.cast(hits, tf.float64))
+            correct += tf.cast(share > 0, tf.float64) * right
+        return loss, correct
+
+    def _count(self, images, correct, loss):
+        count = tf.cast(tf.shape(images)[0], tf.float64)
+        total_loss = tf.cast(loss, tf.float64) * count
+        self._sums.assign_add(tf.stack([total_loss, correct, count]))
 
     def _average_weights(self, step):
         """Move the averages; early on they forget the initial weights faster."""

@@ -15,7 +15,7 @@ from keras import layers as k
 
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
-from kcnn.layers import BatchNormalization, Dropout
+from kcnn.layers import BatchNormalization, Dropout, largest_shift
 from kcnn.preprocessing import preprocessing_layers
 from kcnn.spec import ImageSpec
 
@@ -43,11 +43,18 @@ def build_model(
 
     Raises:
         UsageError: a kernel or a pooling window larger than its map, a crop larger
-            than the image, or more layers to freeze than there are; names the knob.
+            than the image, a shift of less than a pixel, or more layers to freeze than
+            there are; names the knob.
     """
     if config.crop > min(spec.height, spec.width):  # Keras would scale it up
         raise UsageError(
             f"--crop: got {config.crop}, but the images are {spec.height}x{spec.width}"
+        )
+    side = max(spec.height, spec.width)
+    if config.translate and not largest_shift(config.translate, side):
+        raise UsageError(
+            f"--translate: got {config.translate:g}, which is less than a pixel of "
+            f"images of {spec.height}x{spec.width}; give at least {1 / side:.2g}"
         )
     with _dtype_policy(policy):
         preprocessing = preprocessing_layers(config, augment)
@@ -127,11 +134,17 @@ def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mo
 
 
 def convnet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
-    """Build the functional ConvNet: any number of conv, norm, activation, pool."""
+    """Build the functional ConvNet: any number of conv, norm, activation, pool.
+
+    With convs_per_block more of conv, norm, activation follow each pooling.
+    """
     images = keras.Input(spec.shape, dtype="uint8", name="images")
     x = _apply(images, *preprocessing)
     for i, filters in enumerate(config.filters, start=1):
-        x = _convnet_block(x, config, filters, i)
+        pool = k.MaxPooling2D(2, name=f"pool_{i}")
+        x = _convnet_conv(x, config, filters, str(i), pool)
+        for j in range(2, config.convs_per_block + 1):
+            x = _convnet_conv(x, config, filters, f"{i}_{j}")
     x = _apply(x, k.Flatten(name="flatten"), *_dense(config))
     if config.head == "dropout_softmax":
         logits_dropout = Dropout(config.dropout, dtype="float32", name="dropout")
@@ -142,7 +155,9 @@ def convnet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mod
     return keras.Model(images, outputs, name="convnet")
 
 
-def _convnet_block(x, config: Config, filters: int, number: int):
+def _convnet_conv(
+    x, config: Config, filters: int, number: str, pool: keras.layers.Layer | None = None
+):
     conv = k.Conv2D(
         filters,
         config.kernel_size,
@@ -152,8 +167,8 @@ def _convnet_block(x, config: Config, filters: int, number: int):
     )
     norm = [_batch_norm(config, f"batch_norm_{number}")] if config.batch_norm else []
     activation = k.Activation(config.activation, name=f"activation_{number}")
-    pool = k.MaxPooling2D(2, name=f"pool_{number}")
-    return _apply(x, conv, *norm, *_activate_and_pool(activation, pool))
+    after = _activate_and_pool(activation, pool) if pool else [activation]
+    return _apply(x, conv, *norm, *after)
 
 
 def lenet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
@@ -189,8 +204,11 @@ def bottleneck(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.
     for i, (filters, stride, pool_size) in enumerate(sizes, start=1):
         if config.padding:
             layers += [k.ZeroPadding2D(config.padding, name=f"pad_{i}")]
-        pool = k.MaxPooling2D(pool_size, name=f"pool_{i}")
-        layers += _conv_pool(config, filters, f"conv_{i}", pool, strides=stride)
+        if pool_size > 1:
+            pool = k.MaxPooling2D(pool_size, name=f"pool_{i}")
+            layers += _conv_pool(config, filters, f"conv_{i}", pool, strides=stride)
+        else:
+            layers += [_conv(config, filters, f"conv_{i}", stride)]
     layers += [k.Flatten(name="flatten"), _head(spec)]
     return _sequential("bottleneck", spec, layers)
 

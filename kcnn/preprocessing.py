@@ -9,6 +9,7 @@ import numpy as np
 
 from kcnn.config import Config
 from kcnn.handwriting import RandomHandwriting
+from kcnn.layers import RandomTranslation
 
 
 @keras.saving.register_keras_serializable("kcnn")
@@ -103,13 +104,12 @@ def augmentation_layers(config: Config) -> list[keras.layers.Layer]:
     if config.flip != "none":
         mode = "horizontal_and_vertical" if config.flip == "both" else config.flip
         layers.append(k.RandomFlip(mode, name="random_flip", **common))
+    if config.translate:
+        layers.append(
+            RandomTranslation(config.translate, name="random_translation", **common)
+        )
     # What comes in at the border repeats the edge, whatever the background is.
     common["fill_mode"] = "nearest"
-    if config.translate:
-        shift = config.translate
-        layers.append(
-            k.RandomTranslation(shift, shift, name="random_translation", **common)
-        )
     if config.rotate:
         turn = config.rotate / 360
         layers.append(k.RandomRotation(turn, name="random_rotation", **common))

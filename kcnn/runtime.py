@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kcnn import memory
+from kcnn.config import Config
 from kcnn.errors import UsageError
 
 # What TensorFlow tells about itself when it starts, whether or not it matters.
@@ -24,8 +25,10 @@ _NOISE = re.compile(
 )
 
 
-def start_tensorflow() -> None:
+def start_tensorflow(training: Config | None = None) -> None:
     """Import TensorFlow and Keras and open the devices, quietly.
+
+    With a Config, its threads are set for that training, see kcnn.towers.
 
     What TensorFlow writes meanwhile goes to a file; lines that are not its known
     greetings are passed on, all of them if the start fails. Raises UsageError when
@@ -41,6 +44,10 @@ def start_tensorflow() -> None:
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)  # leave room for others
         use_exact_float32()
+        if training:
+            from kcnn import towers
+
+            towers.set_threads(training)
         tf.constant(0) + 1
     if keras.backend.backend() != "tensorflow":
         raise UsageError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from kcnn import evaluation, pipeline, rejection
+from kcnn import evaluation, pipeline, rejection, towers
 from kcnn.confidence import PLAIN, Judged, Rule, fit_rule
 from kcnn.config import Config
 from kcnn.datasets import Dataset, other_class
@@ -48,8 +50,10 @@ def score(
     splits = {"train": train, "validation": data.validation, "test": data.test}
     scores: dict[str, Any] = dict.fromkeys(splits)
     there = {name: split for name, split in splits.items() if split is not None}
+    predict = towers.predictor(model, towers.in_this_process(config).parts)
     predicted = {
-        name: _predict(model, split, config.batch_size) for name, split in there.items()
+        name: _predict(predict, split, config.batch_size)
+        for name, split in there.items()
     }
     rule = PLAIN
     if data.validation is not None:
@@ -57,7 +61,7 @@ def score(
         rule = fit_rule(config, logits, data.validation.labels)
     strange = None
     if unknown is not None:
-        strange, _ = _predict(model, unknown, config.batch_size)
+        strange, _ = _predict(predict, unknown, config.batch_size)
     known = {}
     other = other_class(config, data.spec)
     for name, (logits, seconds) in predicted.items():
@@ -73,13 +77,13 @@ def score(
 
 
 def _predict(
-    model: keras.Model, split: Split, batch_size: int
+    predict: Callable[[tf.data.Dataset], np.ndarray], split: Split, batch_size: int
 ) -> tuple[np.ndarray, float]:
     """Return the logits of every image of a split, and the seconds it took."""
     began = time.perf_counter()
     batches = pipeline.evaluation_batches(split, batch_size)
     with pipeline.reading(split):
-        logits = model.predict(batches, verbose=0)
+        logits = predict(batches)
     pipeline.check_unchanged(split)
     evaluation.check_finite(logits)
     return logits, time.perf_counter() - began

@@ -17,7 +17,7 @@ from typing import Any
 
 from kcnn.config import Config, overlay
 from kcnn.errors import RunError, UsageError
-from kcnn.experiments import EXPERIMENTS, matching
+from kcnn.experiments import NAMED, matching
 from kcnn.knobs import MOST_VALUES, show
 from kcnn.run import Run, config_of
 
@@ -101,9 +101,9 @@ def _bases(patterns: Sequence[str]) -> tuple[list[str | None], dict[str, str]]:
         return [None], {}
     names = matching(patterns)
     left_out = {
-        name: f"is no training run but {EXPERIMENTS[name].stands_for}"
+        name: f"is no training run but {NAMED[name].stands_for}"
         for name in names
-        if not EXPERIMENTS[name].can_be_run
+        if not NAMED[name].can_be_run
     }
     bases: list[str | None] = [name for name in names if name not in left_out]
     if not bases:
@@ -125,7 +125,7 @@ def points(
     settings: dict[str, Any] = {}
     own: Mapping[str, Sequence[Any]] = {}
     if base:
-        settings, own = dict(EXPERIMENTS[base].settings), EXPERIMENTS[base].sweep
+        settings, own = dict(NAMED[base].settings), NAMED[base].sweep
     axes = {**own, **chosen}
     apart = several | (own.keys() - chosen.keys())
     for values in itertools.product(*axes.values()):

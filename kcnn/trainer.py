@@ -161,6 +161,7 @@ def _exported_before(
     path = note["run_id"] and export.export_of(base, note["run_id"])
     if not path:
         return None
+    export.remove_unfinished(base)
     checked = export.check_export(path, model, spec, first_images(test), rule)
     return {"path": str(path), **checked}
 
@@ -220,6 +221,7 @@ def _describe(
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "precision": fresh.precision._asdict(),
         "jit_compile": fresh.jit_compile,
+        "towers": fresh.towers._asdict(),
         "spec": dataclasses.asdict(data.spec),
         "model": summary.model_summary(fresh.model),
         "init_from": fresh.source and fresh.source.note(),
@@ -270,7 +272,9 @@ def _announce(
     device = ", ".join(hardware["gpus"]) or f"CPU, {hardware['cores']} cores"
     policy, reason = note["precision"]["policy"], note["precision"]["reason"]
     xla = ", XLA" if note["jit_compile"] else ""
-    progress.note("device", f"{device}; {policy} ({reason}){xla}")
+    parts = note["towers"]["parts"]
+    beside = f"; batches in {parts} parts" if parts > 1 else ""
+    progress.note("device", f"{device}; {policy} ({reason}){xla}{beside}")
     if unknown:
         count = f"{config.unknown}: {len(unknown.split):,} images"
         skipped = f", {len(unknown.skipped):,} skipped" if unknown.skipped else ""

@@ -24,6 +24,7 @@ BOTTLENECK = {"model": "bottleneck"}
 MODEL_KNOBS = {
     "model": ({}, "mlp"),
     "filters": ({}, (8, 16)),
+    "convs_per_block": (CONVNET, 2),
     "kernel_size": ({}, 5),
     "strides": (BOTTLENECK, (1, 2)),
     "padding": (BOTTLENECK, 1),
@@ -95,6 +96,7 @@ ELSEWHERE = {
     "on_divergence": "test_divergence.py",
     "max_rollbacks": "test_divergence.py",
     "jit_compile": "test_jit_compile_is_obeyed_or_refused",
+    "towers": "test_towers.py",
     "calibrate": "test_confidence.py",
     "reject": "test_confidence.py",
     "coverage": "test_confidence.py",

@@ -10,7 +10,13 @@ import pytest
 
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
-from kcnn.experiments import EXPERIMENTS, Reported, settings_of
+from kcnn.experiments import (
+    EXPERIMENTS,
+    RECIPES,
+    Reported,
+    matching,
+    settings_of,
+)
 
 PUBLISHED_RUNS = os.environ.get("KCNN_PUBLISHED_RUNS")
 
@@ -91,7 +97,7 @@ REPORTED = {
 }
 
 # name -> the knobs that make the experiment what it is, by hand.
-RECIPES = {
+BY_HAND = {
     "k1": {"optimizer": "adadelta", "learning_rate": 0.001, "batch_size": 128},
     "p2": {"optimizer": "sgd", "learning_rate": 0.002, "filters": (16, 32)},
     "width-48-96": {"filters": (48, 96), "kernel_size": 5, "learning_rate": 0.02},
@@ -140,10 +146,10 @@ def test_builds_a_config(name):
     assert config.keep == "last"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", BY_HAND)
 def test_is_the_published_recipe(name):
     config = Config.from_dict(settings_of(name)).to_dict()
-    assert {knob: config[knob] for knob in RECIPES[name]} == RECIPES[name]
+    assert {knob: config[knob] for knob in BY_HAND[name]} == BY_HAND[name]
 
 
 def test_no_two_configs_are_equal():
@@ -273,13 +279,28 @@ def test_unknown_name_with_a_near_match(typo, near):
 def test_unknown_name_like_no_other_lists_them_all():
     with pytest.raises(UsageError) as raised:
         settings_of("zzzzzzzz")
-    assert str(raised.value).endswith("; expected one of " + ", ".join(NAMES))
+    names = ", ".join([*NAMES, *RECIPES])
+    assert str(raised.value).endswith("; expected one of " + names)
 
 
 def test_settings_name_knobs_only():
     for name, experiment in EXPERIMENTS.items():
         assert experiment.settings.keys() <= KNOBS.keys(), name
         assert experiment.sweep.keys() <= KNOBS.keys(), name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_settings_of_config_alone_and_train_on_all_images(name):
+    assert name not in EXPERIMENTS
+    config = Config.from_dict(settings_of(name))
+    assert config.validation_fraction == 0 and not config.train_size
+    assert RECIPES[name].reported == Reported()
+
+
+def test_published_runs_and_recipes_are_found_apart():
+    assert matching(["mnist-*"]) == matching(["recipes"]) == list(RECIPES)
+    with pytest.raises(UsageError, match="no experiment is named like recipes"):
+        matching(["recipes"], EXPERIMENTS)
 
 
 def test_imports_no_tensorflow():

@@ -108,7 +108,11 @@ def test_averaged_weights_follow_the_formula():
     weight = keras.Variable(np.zeros(1, np.float32))
 
     model = types.SimpleNamespace(
-        weights=[weight], variables=[weight], trainable_variables=[weight]
+        weights=[weight],
+        variables=[weight],
+        trainable_variables=[weight],
+        layers=[],
+        predict=lambda batches, verbose: None,
     )
     schedule = build_schedule(config, 1)
     optimizer = build_optimizer(config, schedule, "float32")

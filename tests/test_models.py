@@ -90,6 +90,12 @@ def test_the_tutorial_has_the_known_number_of_parameters():
             "images conv_1 batch_norm_1 pool_1 activation_1 flatten dropout logits",
         ),
         (
+            {"model": "convnet", "filters": (8, 4), "convs_per_block": 2},
+            "images conv_1 batch_norm_1 pool_1 activation_1 conv_1_2 batch_norm_1_2 "
+            "activation_1_2 conv_2 batch_norm_2 pool_2 activation_2 conv_2_2 "
+            "batch_norm_2_2 activation_2_2 flatten logits",
+        ),
+        (
             {
                 "model": "convnet",
                 "filters": (8,),

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 
 from kcnn.config import Config
 from kcnn.errors import UsageError
@@ -85,15 +86,33 @@ def test_augmentation_acts_in_training_only_and_can_be_left_out(settings, layer)
     )
 
 
-def test_translation_moves_no_further_than_asked_and_repeats_the_edge():
+def test_translation_is_by_whole_pixels_each_as_likely_and_repeats_the_edge():
     keras.utils.set_random_seed(0)
     model = build_model(Config(model="mlp", translate=0.25), SPEC)
-    ramp = np.broadcast_to(np.arange(12, dtype=np.float32)[:, None, None], (12, 12, 3))
-    many = np.stack([ramp] * 200)
-    moved = np.asarray(model.get_layer("random_translation")(many, training=True))
-    shift = moved[:, 6, 6, 0] - 6
-    assert 2 < np.abs(shift).max() <= 3.001  # a quarter of 12 rows
-    assert moved.min() >= 0 and moved.max() <= 11  # nothing foreign came in
+    rows, columns = np.mgrid[:12, :12].astype(np.float32)
+    image = np.stack([rows, columns, rows], -1)
+    moved = np.asarray(
+        model.get_layer("random_translation")(np.stack([image] * 3000), training=True)
+    )
+    down, across = moved[:, 6, 6, 0] - 6, moved[:, 6, 6, 1] - 6
+    counts, *_ = np.histogram2d(down, across, bins=np.arange(-3.5, 4))
+    assert counts.sum() == 3000  # a quarter of 12 pixels, and no further
+    assert scipy.stats.chisquare(counts.ravel()).pvalue > 0.001
+    places = np.arange(12)
+    for i in range(50):
+        np.testing.assert_array_equal(
+            moved[i, :, :, 0],
+            np.broadcast_to(np.clip(places + down[i], 0, 11)[:, None], (12, 12)),
+        )
+        np.testing.assert_array_equal(
+            moved[i, :, :, 1],
+            np.broadcast_to(np.clip(places + across[i], 0, 11), (12, 12)),
+        )
+
+
+def test_a_translation_of_less_than_a_pixel_is_refused():
+    with pytest.raises(UsageError, match=r"--translate: got 0.05, .* at least 0.083"):
+        build_model(Config(model="mlp", translate=0.05), SPEC)
 
 
 def test_cutout_blanks_a_square_of_the_size_asked():

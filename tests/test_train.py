@@ -451,3 +451,16 @@ def test_resume_refuses_data_that_has_changed(kcnn, tmp_path):
     again = kcnn("train", "--resume", "--model_dir=run")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_resume_takes_an_export_that_is_there_and_clears_up_beside_it(kcnn, tmp_path):
+    """As after a kill between an export's getting its name and the end of the run."""
+    write_npz(tmp_path / "stripes.npz")
+    flags = [*TINY, "--dataset=npz:stripes.npz", "--model_dir=run"]
+    kcnn("train", *flags, "--export_dir=exports", "--export_name=m")
+    (tmp_path / "run" / "evaluation.json").unlink()
+    (tmp_path / "exports" / "m" / ".writing-dead" / "model").mkdir(parents=True)
+    kcnn("train", "--resume", "--model_dir=run")
+    assert os.listdir(tmp_path / "exports" / "m") == ["1"]
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert evaluation["export"]["path"].endswith("m/1")

@@ -190,7 +190,9 @@ class Workbench:
         decay = None
         if config.weight_decay:
             decay = inner.weight_decay = tf.Variable(config.weight_decay)
-        loop = TrainingLoop(model, optimizer, config, fresh.jit_compile)
+        loop = TrainingLoop(
+            model, optimizer, config, fresh.jit_compile, fresh.towers.parts
+        )
         dropouts = {
             layer.name: layer
             for layer in model.layers

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl.flags import FlagValues
 
-from kcnn.experiments import EXPERIMENTS, Experiment, matching
+from kcnn.experiments import NAMED, Experiment, matching
 from kcnn.knobs import Knob, show
 from kcnn.table import FORMATS, render
 
@@ -22,8 +22,8 @@ def define_knobs(values: FlagValues) -> None:
 def main(values: FlagValues, arguments: list[str]) -> None:
     """Print a row an experiment whose id or group matches a pattern; all without."""
     form = values.format or "table"
-    names = matching(arguments) if arguments else list(EXPERIMENTS)
-    rows = [_row(name, EXPERIMENTS[name], form) for name in names]
+    names = matching(arguments) if arguments else list(NAMED)
+    rows = [_row(name, NAMED[name], form) for name in names]
     print(render(rows, form, below=("about", "settings")))
 
 

@@ -89,7 +89,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
 
     from kcnn import runtime
 
-    runtime.start_tensorflow()
+    runtime.start_tensorflow(config)
     from kcnn import datasets, find_lr
     from kcnn.optimization import RisingRate
 

@@ -67,7 +67,7 @@ def define_knobs(values: FlagValues) -> None:
 def main(values: FlagValues, arguments: list[str]) -> None:
     """Run what is missing, and write the pages."""
     everything = arguments in ([], ["all"])
-    names = list(EXPERIMENTS) if everything else matching(arguments)
+    names = list(EXPERIMENTS) if everything else matching(arguments, EXPERIMENTS)
     quick = bool(values.quick)
     given = flags.knobs_given(values)
     seeds = given.pop("random_seed", _QUICK_SEEDS if quick else _SEEDS)

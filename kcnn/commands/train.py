@@ -131,7 +131,7 @@ def _train(
 
     from kcnn import runtime
 
-    runtime.start_tensorflow()
+    runtime.start_tensorflow(config)
     from kcnn import pictures, report, trainer
 
     log = tensorboard.epoch_logger(run.tensorboard) if values.tensorboard else None
@@ -260,7 +260,7 @@ def _reported(experiment: str | None) -> dict[str, Any] | None:
     if experiment is None:
         return None
     entry = EXPERIMENTS.get(experiment)
-    if entry is None:  # a run of another version of kcnn
+    if entry is None:  # a recipe, or a run of another version of kcnn
         return None
     return {
         "accuracy": entry.reported.accuracy,

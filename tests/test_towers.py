@@ -1,0 +1,118 @@
+"""A batch computed in parts gives the step that the whole batch gives."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kcnn import towers
+from kcnn.config import Config
+from kcnn.errors import UsageError
+from kcnn.loop import TrainingLoop
+from kcnn.models import build_model
+from kcnn.optimization import build_optimizer, build_schedule
+from kcnn.spec import ImageSpec
+
+SPEC = ImageSpec(8, 8, 1, ("a", "b", "c"))
+BASE = {"model": "mlp", "dense_units": (6,), "optimizer": "momentum"}
+CONVNET = {"model": "convnet", "filters": (4,), "optimizer": "momentum"}
+
+
+def some_batch(n, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, *SPEC.shape), np.uint8)
+    labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, n)]
+    return images, labels, rng.uniform(0.5, 2, n).astype(np.float32)
+
+
+def trained(config, batches, parts):
+    """Return the loop after a step for each of the batches, in float32."""
+    keras.utils.set_random_seed(0)
+    model = build_model(config, SPEC)
+    optimizer = build_optimizer(config, build_schedule(config, 10), "float32")
+    loop = TrainingLoop(model, optimizer, config, False, parts)
+    for batch in batches:
+        loop.run(iter(tf.data.Dataset.from_tensors(batch)), 1)
+    return loop
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_parts_make_the_step_of_the_whole_batch(parts, weighted):
+    """The last batches have fewer images than there are parts."""
+    config = Config(**BASE, learning_rate=0.1)
+    batches = [some_batch(n, n)[: 3 if weighted else 2] for n in (16, 7, 2, 1)]
+    whole, cut = (trained(config, batches, count) for count in (1, parts))
+    for a, b in zip(whole.state(), cut.state(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert whole.totals().accuracy == cut.totals().accuracy
+    assert whole.totals().loss == pytest.approx(cut.totals().loss, rel=1e-5)
+
+
+def test_batch_norm_moves_once_a_step_by_the_mean_of_the_parts():
+    config = Config(**CONVNET, batch_norm_momentum=0.81, learning_rate=1e-6)
+    images, labels, _ = some_batch(8)
+    twice = np.concatenate([images, images]), np.concatenate([labels, labels])
+    whole, cut = (trained(config, [twice], count) for count in (1, 2))
+    for name in ("moving_mean", "moving_variance"):
+        a, b = (
+            getattr(loop.model.get_layer("batch_norm_1"), name).numpy()
+            for loop in (whole, cut)
+        )
+        assert np.abs(a - (name == "moving_variance")).max() > 1e-3  # it has moved
+        # The unbiased variance of the op differs by the number of images.
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_shares_are_the_parts_of_the_batch():
+    for n in (1, 2, 5, 64):
+        found = list(towers.parts((tf.range(n), None), 3))
+        assert sum(float(share) for share, _ in found) == pytest.approx(1)
+        kept = [np.asarray(part[0]) for share, part in found if share > 0]
+        np.testing.assert_array_equal(np.concatenate(kept), np.arange(n))
+        assert all(len(part[0]) and part[1] is None for _, part in found)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_predicts_what_keras_predicts(n):
+    keras.utils.set_random_seed(0)
+    model = build_model(Config(**CONVNET), SPEC)
+    images = tf.data.Dataset.from_tensor_slices(some_batch(n)[0]).batch(4)
+    found = towers.predictor(model, 3)(images)
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "parts"),
+    [
+        ({}, 2, 2),
+        ({}, 4, 4),
+        ({}, 1, 1),
+        ({}, 8, 1),  # not measured
+        ({"batch_size": 50}, 2, 1),
+        ({"batch_size": 100, "model": "convnet"}, 2, 1),  # 50 images for statistics
+        ({"batch_size": 100, "model": "convnet", "batch_norm": 0}, 2, 2),
+        ({"model": "shallow"}, 2, 1),  # 512 dense units
+        ({"model": "shallow", "dense_units": (128,)}, 2, 2),
+        ({"jit_compile": "on"}, 2, 1),
+        ({"towers": 3}, 8, 3),
+        ({"towers": 1}, 2, 1),
+    ],
+)
+def test_the_rule(monkeypatch, settings, cores, parts):
+    monkeypatch.setattr(towers, "cores", lambda: cores)
+    monkeypatch.setattr(towers, "has_gpu", lambda: False)
+    found = towers.choose(Config(**settings))
+    assert found.parts == parts and found.reason
+
+
+def test_a_gpu_takes_the_whole_batch(monkeypatch):
+    monkeypatch.setattr(towers, "cores", lambda: 2)
+    monkeypatch.setattr(towers, "has_gpu", lambda: True)
+    assert towers.choose(Config()).parts == 1
+
+
+def test_xla_refuses_parts():
+    with pytest.raises(UsageError, match=r"--towers: got 2, expected 0 or 1 with"):
+        Config(towers=2, jit_compile="on")
