@@ -169,16 +169,13 @@ def _archive(
     names = tf.constant(spec.class_names)
     read = reader or ImageFeature()
 
+    # Functions of TensorFlow's own are kept once, however many signatures call them.
+    @tf.function(input_signature=[tf.TensorSpec([None, *spec.shape], tf.uint8)])
     def outputs(images):
         found = answers(model, images, rule)
         return {**found, "labels": tf.gather(names, found["classes"])}
 
-    def decode(contents):
-        return tf.map_fn(
-            lambda one: image_ops.decode(one, spec.shape, spec.normalize_input),
-            contents,
-            fn_output_signature=tf.TensorSpec(spec.shape, tf.uint8),
-        )
+    decode = image_ops.batch_decoder(spec.shape, spec.normalize_input)
 
     def from_images(images):
         return outputs(image_ops.fit(images, spec.shape, spec.normalize_input))
@@ -192,7 +189,6 @@ def _archive(
         return {"classes": tf.gather(names, classes), "scores": scores}
 
     archive = keras.export.ExportArchive()
-    archive.track(model)
     if isinstance(reader, TransformedFeature):
         archive.track(reader.resource)
     size = spec.shape[:2] if spec.normalize_input == "none" else (None, None)

@@ -56,6 +56,8 @@ class ImageFeature:
 
     def decode_batch(self, values: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
         """Turn (batch, ...) parsed values into (batch, *spec.shape) uint8."""
+        if self.kind == "encoded":
+            return images.batch_decoder(spec.shape, spec.normalize_input)(values)
         return tf.map_fn(
             lambda value: self.decode(value, spec.shape, spec.normalize_input),
             values,

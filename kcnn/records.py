@@ -21,7 +21,7 @@ from kcnn.catalog import prepared_builder
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_files
-from kcnn.images import Shape, reason
+from kcnn.images import Shape, batch_decoder, reason
 from kcnn.sources import (
     CHUNK,
     MIXED_SIZE,
@@ -29,7 +29,6 @@ from kcnn.sources import (
     Pool,
     WatchedFiles,
     chunk_of,
-    decode_batch,
     keep,
     mixed_sizes_note,
 )
@@ -136,8 +135,8 @@ class _Records:
     def decode(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Parse and decode (batch,) serialized examples."""
         contents, labels = self.parse(records)
-        images = decode_batch(contents, self.shape, self.normalize_input)
-        return images, labels
+        decode = batch_decoder(self.shape, self.normalize_input)
+        return decode(contents), labels
 
 
 class _RecordImages:

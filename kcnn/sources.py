@@ -188,7 +188,7 @@ class FileImages:
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See Images."""
         contents = tf.map_fn(tf.io.read_file, tf.gather(self._paths, indices))
-        return decode_batch(contents, self._shape, self._normalize_input)
+        return images.batch_decoder(self._shape, self._normalize_input)(contents)
 
 
 class JoinedImages:
@@ -212,17 +212,6 @@ class JoinedImages:
             self._second.gather(tf.gather(indices, places[1]) - self._offset),
         ]
         return tf.dynamic_stitch([tf.cast(p, tf.int32) for p in places], parts)
-
-
-def decode_batch(
-    contents: tf.Tensor, shape: Shape, normalize_input: str = "none"
-) -> tf.Tensor:
-    """Decode (batch,) encoded strings to (batch, *shape) uint8."""
-    return tf.map_fn(
-        lambda one: images.decode(one, shape, normalize_input),
-        contents,
-        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-    )
 
 
 def keep(
