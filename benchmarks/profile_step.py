@@ -55,10 +55,11 @@ def main(argv):
 def _prepare(config):
     from kcnn import runtime
 
-    runtime.start_tensorflow()
+    runtime.start_tensorflow(config)
     import keras
     import tensorflow as tf
 
+    from kcnn import towers
     from kcnn.loop import TrainingLoop
     from kcnn.models import build_model
     from kcnn.optimization import build_optimizer, build_schedule
@@ -69,7 +70,8 @@ def _prepare(config):
     spec = ImageSpec(28, 28, 1, tuple("0123456789"))
     model = build_model(config, spec, policy=policy)
     optimizer = build_optimizer(config, build_schedule(config, 100), policy)
-    loop = TrainingLoop(model, optimizer, config, False)
+    parts = towers.in_this_process(config).parts
+    loop = TrainingLoop(model, optimizer, config, False, parts)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (config.batch_size, 28, 28, 1), np.uint8)
     labels = np.eye(10, dtype="float32")[random.integers(0, 10, config.batch_size)]

@@ -2,12 +2,13 @@
 
 Usage:
   python benchmarks/training.py [--dataset=mnist] [--images=20000] [--rounds=3]
-      [--models=tutorial,convnet] [--epochs=3] [--torch_python=PYTHON]
+      [--models=tutorial,convnet] [--epochs=3] [--nostock] [--torch_python=PYTHON]
       [--output=FILE.json]
 
 Every side is a process of its own and has the same images, batch size (128),
 optimizer (Adadelta, rate 1) and number of epochs; the sides run in turn, `rounds`
-times. The first epoch, in which graphs are built, is left out of images/s.
+times; kcnn also with `--towers=1`, each batch computed as a whole. The first epoch, in
+which graphs are built, is left out of images/s.
 `--torch_python` is a Python that has PyTorch; without it that side is left out. The
 roof is the fastest product of two 2048 x 2048 matrices in bfloat16 on this machine.
 """
@@ -38,6 +39,7 @@ flags.DEFINE_list(
     "eager,channels_last,bf16,channels_last+bf16,compile",
     "of PyTorch",
 )
+flags.DEFINE_bool("stock", True, "run the stock Keras script too")
 flags.DEFINE_string("torch_python", "", "a Python that has PyTorch")
 flags.DEFINE_string("output", "", "JSON file for all figures")
 
@@ -110,17 +112,16 @@ def _write_data(path):
 
 def _sides(data, model, folder):
     epochs = str(FLAGS.epochs)
-    sides = {
-        "kcnn": [
-            *(sys.executable, "-m", "kcnn", "train", f"--dataset=npz:{data}"),
-            *(f"--model={model}", f"--epochs={epochs}", "--optimizer=adadelta"),
-            *("--learning_rate=1", "--schedule=constant", "--validation_fraction=0"),
-            *("--export_dir=", "--overwrite", f"--model_dir={folder}/run"),
-        ],
-        "Keras, stock script": [
-            *(sys.executable, HERE / "stock_keras.py", data, model, epochs)
-        ],
-    }
+    ours = [
+        *(sys.executable, "-m", "kcnn", "train", f"--dataset=npz:{data}"),
+        *(f"--model={model}", f"--epochs={epochs}", "--optimizer=adadelta"),
+        *("--learning_rate=1", "--schedule=constant", "--validation_fraction=0"),
+        *("--export_dir=", "--overwrite", f"--model_dir={folder}/run"),
+    ]
+    sides = {"kcnn": ours, "kcnn, --towers=1": [*ours, "--towers=1"]}
+    if FLAGS.stock:
+        script = HERE / "stock_keras.py"
+        sides["Keras, stock script"] = [sys.executable, script, data, model, epochs]
     if FLAGS.torch_python:
         for variant in FLAGS.torch_variants:
             script = HERE / "stock_torch.py"
@@ -141,7 +142,7 @@ def _run(side, model, command, images, folder):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{side}: {command} failed:\n{errors.read_text()}")
-    if side == "kcnn":
+    if side.startswith("kcnn"):
         run = Run(pathlib.Path(folder, "run"))
         seconds = [row["seconds"] for row in read_rows(run.metrics)]
         accuracy = run.read_evaluation()["test"]["accuracy"]
