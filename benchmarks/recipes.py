@@ -13,7 +13,6 @@ that between seeds.
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import statistics
 import subprocess
@@ -38,7 +37,7 @@ def run_once(name: str, seed: int, folder: pathlib.Path, more: list[str]) -> dic
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     took = time.perf_counter() - began
     run = Run(folder / "run")
-    result = json.loads(run.evaluation.read_text())
+    result = run.read_evaluation()
     timing = result["timing"]
     return {
         "random_seed": seed,

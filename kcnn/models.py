@@ -204,11 +204,8 @@ def bottleneck(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.
     for i, (filters, stride, pool_size) in enumerate(sizes, start=1):
         if config.padding:
             layers += [k.ZeroPadding2D(config.padding, name=f"pad_{i}")]
-        if pool_size > 1:
-            pool = k.MaxPooling2D(pool_size, name=f"pool_{i}")
-            layers += _conv_pool(config, filters, f"conv_{i}", pool, strides=stride)
-        else:
-            layers += [_conv(config, filters, f"conv_{i}", stride)]
+        pool = k.MaxPooling2D(pool_size, name=f"pool_{i}")
+        layers += _conv_pool(config, filters, f"conv_{i}", pool, strides=stride)
     layers += [k.Flatten(name="flatten"), _head(spec)]
     return _sequential("bottleneck", spec, layers)
 

@@ -32,7 +32,6 @@ _FEWEST, _FEWEST_NORMALIZED = 32, 64
 # layers costs more than is gained.
 _WIDE = 256
 
-
 Batch = tuple[tf.Tensor | None, ...]
 
 
@@ -102,12 +101,16 @@ def parts(batch: Batch, count: int) -> Iterator[tuple[Any, Batch]]:
         yield 1.0, batch
         return
     n = tf.shape(batch[0])[0]
-    for i in range(count):
-        begin, end = n * i // count, n * (i + 1) // count
+    for begin, end in _cuts(n, count):
         share = tf.cast(end - begin, tf.float32) / tf.cast(n, tf.float32)
         begin = tf.minimum(begin, n - 1)
         end = tf.maximum(end, begin + 1)
         yield share, tuple(None if t is None else t[begin:end] for t in batch)
+
+
+def _cuts(n: tf.Tensor, count: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Return start and end of each part of n images; with few some are empty."""
+    return itertools.pairwise([n * i // count for i in range(count + 1)])
 
 
 def predictor(
@@ -122,9 +125,7 @@ def predictor(
 
     @tf.function(reduce_retracing=True)
     def logits(images):
-        n = tf.shape(images)[0]
-        cuts = [n * i // count for i in range(count + 1)]
-        seen = [images[a:b] for a, b in itertools.pairwise(cuts)]
+        seen = [images[a:b] for a, b in _cuts(tf.shape(images)[0], count)]
         return tf.concat([model(part, training=False) for part in seen], 0)
 
     return lambda batches: np.concatenate([logits(b).numpy() for b in batches])
