@@ -7,10 +7,13 @@ import tensorflow as tf
 
 from kcnn import towers
 from kcnn.config import Config
+from kcnn.datasets import load_training
 from kcnn.errors import UsageError
+from kcnn.fresh import FreshModel
 from kcnn.loop import TrainingLoop
 from kcnn.models import build_model
 from kcnn.optimization import build_optimizer, build_schedule
+from kcnn.pipeline import training_batches
 from kcnn.spec import ImageSpec
 
 SPEC = ImageSpec(8, 8, 1, ("a", "b", "c"))
@@ -111,6 +114,21 @@ def test_a_gpu_takes_the_whole_batch(monkeypatch):
     monkeypatch.setattr(towers, "cores", lambda: 2)
     monkeypatch.setattr(towers, "has_gpu", lambda: True)
     assert towers.choose(Config()).parts == 1
+
+
+def test_the_flag_reaches_the_step(npz):
+    """Seen by batch normalization, which goes by the images of a part."""
+    found = {}
+    for count in (1, 2):
+        config = Config(**CONVNET, dataset=f"npz:{npz}", towers=count)
+        data = load_training(config)
+        fresh = FreshModel.build(config, data.spec, data.train, 1)
+        loop = fresh.loop(config, build_schedule(config, 1))
+        loop.run(iter(training_batches(data.train, config, data.spec.num_classes)), 1)
+        norm = loop.model.get_layer("batch_norm_1")
+        found[count] = norm.moving_variance.numpy()
+        assert (fresh.towers.parts, norm.updates_a_step) == (count, count)
+    assert np.abs(found[1] - found[2]).max() > 1e-6
 
 
 def test_xla_refuses_parts():
