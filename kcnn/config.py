@@ -530,6 +530,13 @@ class Config:
         "compile the model with XLA; auto: on a GPU only",
         choices=("auto", "on", "off"),
     )
+    strategy: str = knob(
+        "machine",
+        "auto",
+        "devices that train one model together; auto: multi_worker where TF_CONFIG "
+        "names several workers, mirrored where there are several GPUs, else one",
+        choices=("auto", "one", "mirrored", "multi_worker"),
+    )
     deterministic: bool = knob(
         "machine",
         False,

@@ -9,6 +9,7 @@ import keras
 from kcnn import estimate, models, optimization, pipeline, preprocessing, runtime
 from kcnn.config import Config
 from kcnn.loop import TrainingLoop
+from kcnn.replicas import Replicas
 from kcnn.spec import ImageSpec
 from kcnn.splits import Split
 from kcnn.transfer import Source
@@ -26,14 +27,22 @@ class FreshModel:
     model: keras.Model
     precision: runtime.Precision
     jit_compile: bool
+    replicas: Replicas
     shortened: str | None
     source: Source | None
 
     @classmethod
     def build(
-        cls, config: Config, spec: ImageSpec, train: Split, steps: int
+        cls,
+        config: Config,
+        spec: ImageSpec,
+        train: Split,
+        steps: int,
+        replicas: Replicas | None = None,
     ) -> FreshModel:
         """Build the model of a training of so many steps, by random_seed.
+
+        It is on one device unless `replicas` say otherwise.
 
         Raises RunError if it cannot fit into memory, UsageError if --init_from names
         no finished run, or one of another architecture.
@@ -44,7 +53,9 @@ class FreshModel:
             runtime.make_deterministic()
         estimate.check_memory(config, spec, precision.policy, runtime.has_gpu())
         keras.utils.set_random_seed(config.random_seed)
-        model = models.build_model(config, spec, policy=precision.policy)
+        replicas = replicas or Replicas()
+        with replicas.scope():
+            model = models.build_model(config, spec, policy=precision.policy)
         if source:
             source.start(model, spec)
         else:
@@ -52,9 +63,9 @@ class FreshModel:
             with pipeline.reading(train):
                 preprocessing.measure_statistics(model, batches)
         shortened = models.shorten_batch_norm(model, config, steps)
-        jit_compile = runtime.choose_jit(config.jit_compile, model)
+        jit_compile = runtime.choose_jit(config.jit_compile, model, replicas.count)
         model.jit_compile = jit_compile  # for its predictions too
-        return cls(model, precision, jit_compile, shortened, source)
+        return cls(model, precision, jit_compile, replicas, shortened, source)
 
     def loop(
         self,
@@ -63,5 +74,8 @@ class FreshModel:
     ) -> TrainingLoop:
         """Return a loop with an optimizer that follows a course of learning rates."""
         policy = self.precision.policy
-        optimizer = optimization.build_optimizer(config, schedule, policy)
-        return TrainingLoop(self.model, optimizer, config, self.jit_compile)
+        with self.replicas.scope():
+            optimizer = optimization.build_optimizer(config, schedule, policy)
+        return TrainingLoop(
+            self.model, optimizer, config, self.jit_compile, self.replicas
+        )

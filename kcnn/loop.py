@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from kcnn.config import Config
 from kcnn.divergence import EXPLODED
+from kcnn.replicas import Replicas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class TrainingLoop:
         optimizer: a Keras optimizer, not built yet.
         config: uses label_smoothing and ema_momentum.
         jit_compile: compile a step with XLA.
+        replicas: the copies of the model and of the optimizer's variables.
     """
 
     def __init__(
@@ -47,12 +50,16 @@ class TrainingLoop:
         optimizer: keras.optimizers.Optimizer,
         config: Config,
         jit_compile: bool,
+        replicas: Replicas | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
-        optimizer.build(model.trainable_variables)
+        self.replicas = replicas or Replicas()
+        with self.replicas.scope():
+            optimizer.build(model.trainable_variables)
+        self.replicas.scatter_seeds(model)
         self._loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.label_smoothing
+            from_logits=True, label_smoothing=config.label_smoothing, reduction="sum"
         )
         self._ema_momentum = config.ema_momentum
         self._ema = [tf.Variable(w) for w in model.weights if config.ema_momentum]
@@ -85,17 +92,13 @@ class TrainingLoop:
         for _ in tf.range(steps):
             self._step(*next(batches))
 
-    def _train_step(self, images, labels, weights=None):
-        variables = self.model.trainable_variables
+    def _train_step(self, *batch):
         step = self._steps_done.read_value()
-        with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
-            loss = self._loss(labels, logits, weights)
-            scaled = self.optimizer.scale_loss(loss)
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        *gradients, loss, correct = self.replicas.sum(self._of_part, batch)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
         self._average_weights(step)
-        self._count(labels, logits, loss)
-        limit = EXPLODED * math.log(labels.shape[-1])
+        self._count(self.replicas.size(batch), loss, correct)
+        limit = EXPLODED * math.log(self.model.output_shape[-1])
         # Not ~(loss < limit): TensorFlow makes loss >= limit of it, and lets NaN pass.
         astray = ~tf.math.is_finite(loss) | (loss >= limit)
         first_bad = (self._bad_step < 0) & astray
@@ -103,12 +106,23 @@ class TrainingLoop:
         self._bad_loss.assign(tf.where(first_bad, loss, self._bad_loss))
         self._steps_done.assign_add(1)
 
-    def _count(self, labels, logits, loss):
+    def _of_part(self, size, copies, images, labels, weights=None):
+        """Return gradients, mean loss and right images of a batch, as of this part.
+
+        They add up to those of the batch, of `size` images, over the parts. So many
+        `copies` of each image are in one part or another.
+        """
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            loss = self._loss(labels, logits, weights) / (size * copies)
+            scaled = self.optimizer.scale_loss(loss)
         hits = tf.argmax(labels, -1) == tf.argmax(logits, -1)
-        images = tf.cast(tf.shape(labels)[0], tf.float64)
-        correct = tf.reduce_sum(tf.cast(hits, tf.float64))
-        total_loss = tf.cast(loss, tf.float64) * images
-        self._sums.assign_add(tf.stack([total_loss, correct, images]))
+        correct = tf.reduce_sum(tf.cast(hits, tf.float32)) / copies
+        return [*tape.gradient(scaled, self.model.trainable_variables), loss, correct]
+
+    def _count(self, size, loss, correct):
+        loss, correct, images = (tf.cast(x, tf.float64) for x in (loss, correct, size))
+        self._sums.assign_add(tf.stack([loss * images, correct, images]))
 
     def _average_weights(self, step):
         """Move the averages; early on they forget the initial weights faster."""
@@ -142,8 +156,21 @@ class TrainingLoop:
             return [average.numpy() for average in self._ema]
         return self.model.get_weights()
 
+    def predict(self, batches: tf.data.Dataset) -> np.ndarray:
+        """Return the logits of batches of images, by the weights to evaluate."""
+        if self.replicas.count > 1:  # Keras's own predict knows of no cluster
+            self._alone.set_weights(self.weights())
+            return self._alone.predict(batches, verbose=0)
+        with self._averaged_weights():
+            return self.model.predict(batches, verbose=0)
+
+    @functools.cached_property
+    def _alone(self) -> keras.Model:
+        """A copy of the model that is on one device only."""
+        return keras.models.clone_model(self.model)
+
     @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def _averaged_weights(self) -> Iterator[None]:
         """Put the weights to evaluate into the model for the block."""
         if not self._ema:
             yield
@@ -166,6 +193,7 @@ class TrainingLoop:
             raise ValueError("the saved state belongs to another model")
         for variable, array in zip(variables, state, strict=True):
             variable.assign(array)
+        self.replicas.scatter_seeds(self.model)
 
     def _state_variables(self):
         own = [*self._ema, self._steps_done, self._sums, self._bad_step]
