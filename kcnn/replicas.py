@@ -233,9 +233,9 @@ class Several(Replicas):
             if self._workers == 1:
                 raise
             raise LostWorker(
-                f"another worker of the {self._workers} is gone: "
-                f"{error.message.splitlines()[0]}"
-            ) from None
+                f"another of the {self._workers} workers is gone, or was silent for "
+                f"too long ({type(error).__name__})"
+            ) from error
 
     def _over_workers(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of every worker's (n,) float64 vector."""

@@ -66,32 +66,35 @@ define_knobs = flags.define_knobs
 
 def main(values: FlagValues, arguments: list[str]) -> None:
     """Train as the flags say."""
-    if arguments:
-        raise UsageError(f"{arguments[0]}: unexpected; flags are given as --name=value")
-    if values.resume:
-        path = _path_to_resume(values)
-        config = config_of(Run(path).read_config())
-    else:
-        config = Config.from_dict(_settings(values))
-        path = _new_path(values, config)
-    run = Run(path)
+    run, config = plan(values, arguments)
     advised = stops_with(lambda: run.how_to_go_on)
-    with _place_in(path, config), advised, _faults_with_advice(run):
+    with _place_in(run, config), advised, _faults_with_advice(run):
         if values.resume:
             _go_on(values, run)
         else:
             _begin(values, run, config)
 
 
+def plan(values: FlagValues, arguments: list[str]) -> tuple[Run, Config]:
+    """Return the run that the flags are about, and its recipe; nothing is trained."""
+    if arguments:
+        raise UsageError(f"{arguments[0]}: unexpected; flags are given as --name=value")
+    if values.resume:
+        run = Run(_path_to_resume(values))
+        return run, config_of(run.read_config())
+    config = Config.from_dict(_settings(values))
+    return Run(_new_path(values, config)), config
+
+
 @contextlib.contextmanager
-def _place_in(path: pathlib.Path, config: Config) -> Iterator[None]:
+def _place_in(run: Run, config: Config) -> Iterator[None]:
     """Keep others out of the run's folder; a worker that is no chief only looks in."""
     if not _leads(config):
         yield
         return
-    _check_writable(path)
-    with FolderLock(path, "kcnn train"):
-        Run(path).remove_unfinished()
+    _check_writable(run.path)
+    with FolderLock(run.path, "kcnn train"):
+        run.remove_unfinished()
         yield
 
 
