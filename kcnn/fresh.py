@@ -8,6 +8,7 @@ import keras
 
 from kcnn import estimate, models, optimization, pipeline, preprocessing, runtime
 from kcnn.config import Config
+from kcnn.errors import UsageError
 from kcnn.loop import TrainingLoop
 from kcnn.replicas import Replicas
 from kcnn.spec import ImageSpec
@@ -45,8 +46,14 @@ class FreshModel:
         It is on one device unless `replicas` say otherwise.
 
         Raises RunError if it cannot fit into memory, UsageError if --init_from names
-        no finished run, or one of another architecture.
+        no finished run, or one of another architecture, or --strategy asks for replicas
+        that the caller has none of.
         """
+        if replicas is None and config.strategy not in ("auto", "one"):
+            raise UsageError(
+                f"--strategy: got {config.strategy}, expected auto or one: only kcnn "
+                "train is on several devices"
+            )
         source = Source.read(config.init_from) if config.init_from else None
         precision = runtime.choose_precision(config.precision)
         if config.deterministic:

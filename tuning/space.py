@@ -124,6 +124,7 @@ _ONE_VALUE = {
     "random_seed",
     "precision",
     "jit_compile",
+    "strategy",
     # What is fitted when a training is over; no trial's score knows of it.
     *(name for name, knob in KNOBS.items() if knob.section == "confidence"),
 }
