@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,13 +84,22 @@ class Fitting:
         """Go on from the last whole checkpoint, if the run has come to one.
 
         A damaged one is named, and the one before it taken. Raises RunError if that is
-        damaged too, or they are not of this run.
+        damaged too, or they are not of this run, or another worker sees others.
         """
         if self.run is None:
             return
         found = checkpoint.load_newest((self.run.state, self.run.previous_state))
-        if found is None:
-            return
+        if found is not None:
+            self._take_up(found, self.run.state.parent)
+        done = self.loop.steps_done
+        chiefs = self.loop.replicas.from_chief(lambda: [done], 1)[0]
+        if done != chiefs:
+            raise RunError(
+                f"{self.run.state.parent}: holds step {done} here and step {chiefs:.0f} "
+                "where the chief is; all workers need the same folder"
+            )
+
+    def _take_up(self, found: checkpoint.Found, folder: pathlib.Path) -> None:
         for text in found.damage:
             self.progress.note("", f"{text}; going on from the one before")
         try:
@@ -98,7 +108,6 @@ class Fitting:
                 arrays = found.arrays["anchor"], found.arrays["anchor_best"]
                 self._anchor = Anchor(*arrays, found.note["anchor"])
         except (ValueError, TypeError, KeyError) as error:
-            folder = self.run.state.parent
             raise RunError(f"{folder}: no state of this run: {error}") from None
         self._write_metrics()  # it may have been killed before it wrote them
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from kcnn import jobs
 from kcnn.cluster import VARIABLE, Cluster
-from kcnn.errors import Interrupted, LostWorker, RunError
+from kcnn.errors import Interrupted, LostWorker, RunError, UsageError
 from kcnn.interruption import StopRequest, stopped_by
 from kcnn.jobs import Job
 from kcnn.run import Run
@@ -73,7 +73,7 @@ class Launcher:
                     return _after_signal(crew, stop.signal_number, self._run)
                 lost = crew.lost()
                 if lost is None:
-                    return crew.status
+                    return crew.status()
                 if self._begun and self._run.complete:  # killed when all was done
                     return 0
                 if restarts == self._most_restarts:
@@ -119,21 +119,25 @@ class _Crew:
             for i, log in enumerate(self._logs)
         ]
 
-    @property
     def status(self) -> int:
-        """The chief's exit status, or that of the first worker that made it end."""
-        failed = [job.status for job in self._jobs if job.status]
-        return self._jobs[0].status or (failed[0] if failed else 0)
+        """Return the chief's exit status.
+
+        Raises RunError, or UsageError, with what another worker told if that made it
+        end.
+        """
+        if 0 in self._ended:
+            return self._ended[0]
+        number, status = max(self._ended.items(), key=lambda item: item[1])
+        kind = UsageError if status == UsageError.exit_status else RunError
+        raise kind(f"worker {number}: {self._jobs[number].reason()}")
 
     def watch(self, stop: StopRequest) -> None:
         """Return when all have ended well, one has not, or a signal came."""
         while stop.signal_number is None:
             ended = [job.status for job in self._jobs]
-            if any(ended):
-                stopping = any(s and s > 128 for s in ended)  # and so are the others
-                self._wait(_GRACE_SECONDS if stopping else 0)
-                return
-            if ended[0] == 0:
+            if any(status and status < 0 for status in ended):
+                return  # the others would wait for it
+            if any(ended) or ended[0] == 0:  # the others are about to end too
                 self._wait(_GRACE_SECONDS)
                 return
             time.sleep(_POLL_SECONDS)
@@ -153,7 +157,7 @@ class _Crew:
 
         An error that a worker tells of is not lost by a new start.
         """
-        statuses = self._ended
+        statuses = {i: status for i, status in self._ended.items() if status}
         if any(0 < status != LostWorker.exit_status for status in statuses.values()):
             return None
         for number, status in statuses.items():
@@ -163,17 +167,22 @@ class _Crew:
             return "the workers lost each other"
         return None
 
+    def told(self, status: int) -> bool:
+        """Whether the chief ended by itself with this status."""
+        return self._ended.get(0) == status
+
     def end(self) -> None:
         """Leave no process, and remember how each ended by itself."""
-        self._ended = {i: job.status for i, job in enumerate(self._jobs) if job.status}
+        found = enumerate(job.status for job in self._jobs)
+        self._ended = {i: status for i, status in found if status is not None}
         for job in self._jobs:
             job.kill()
 
 
 def _after_signal(crew: _Crew, number: int, run: Run) -> int:
     """Return the chief's status if it has told what to do now, else tell it."""
-    if crew.status == Interrupted("", number).exit_status:
-        return crew.status
+    if crew.told(Interrupted("", number).exit_status):
+        return crew.status()
     raise stopped_by(number, run.how_to_go_on)
 
 

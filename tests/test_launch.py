@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
 from kcnn import launch
 from kcnn.commands import launch as command
-from kcnn.errors import UsageError
+from kcnn.errors import RunError, UsageError
 from kcnn.flags import of_command, parse
 from tests.conftest import write_npz
 
@@ -68,8 +69,22 @@ def test_the_ports_are_free_and_differ():
 )
 def test_what_is_worth_another_start(statuses, said):
     crew = launch._Crew.__new__(launch._Crew)
-    crew._ended = {i: status for i, status in enumerate(statuses) if status}
+    found = enumerate(statuses)
+    crew._ended = {i: status for i, status in found if status is not None}
     assert crew.lost() == said
+
+
+def test_what_made_the_chief_end_is_told():
+    crew = launch._Crew.__new__(launch._Crew)
+    crew._jobs = [None, types.SimpleNamespace(reason=lambda: "no such file")]
+    crew._ended = {0: 1, 1: 2}
+    assert crew.status() == 1
+    crew._ended = {1: 2}
+    with pytest.raises(UsageError, match="worker 1: no such file"):
+        crew.status()
+    crew._ended = {1: 1}
+    with pytest.raises(RunError, match="worker 1: no such file"):
+        crew.status()
 
 
 def children(process):
@@ -161,8 +176,9 @@ def test_a_signal_stops_all_and_keeps_the_state(tmp_path, whom):
     os.kill(target, signal.SIGTERM)
     assert process.wait() == 143
     assert not any(map(lives, crew))
-    last = (tmp_path / "said").read_text().splitlines()[-1]
-    assert "stopped by SIGTERM in epoch" in last and "--resume" in last
+    said = (tmp_path / "said").read_text()
+    assert said.count("kcnn train: stopped by SIGTERM in epoch") == 1
+    assert "kcnn train --resume --model_dir=run" in said and "again" not in said
     assert (tmp_path / "run" / "checkpoints" / "last.npz").exists()
 
 
@@ -193,5 +209,5 @@ def test_a_mistake_of_the_training_is_a_line_and_no_new_start(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "nothing.npz" in done.stderr
+    assert done.stderr == "kcnn train: --dataset: nothing.npz: no such file\n"
     assert "again" not in done.stdout

@@ -32,6 +32,7 @@ FLAGS = {
         "how many times all are started again after one was killed",
         low=0,
         high=1_000_000,
+        kind=int,
     ),
 }
 
