@@ -95,8 +95,8 @@ class Fitting:
         chiefs = self.loop.replicas.from_chief(lambda: [done], 1)[0]
         if done != chiefs:
             raise RunError(
-                f"{self.run.state.parent}: holds step {done} here and step {chiefs:.0f} "
-                "where the chief is; all workers need the same folder"
+                f"{self.run.state.parent}: step {done} of the run is here, step "
+                f"{chiefs:.0f} where the chief is; all workers need the same folder"
             )
 
     def _take_up(self, found: checkpoint.Found, folder: pathlib.Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kcnn import memory
-from kcnn.errors import UsageError
+from kcnn.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from kcnn.replicas import Replicas
@@ -75,7 +75,7 @@ def standard_error_filtered() -> Iterator[None]:
         noise = _NOISE
         try:
             yield
-        except UsageError:
+        except (UsageError, RunError):
             raise  # and says all
         except BaseException:
             noise = re.compile(rb"(?!)")  # matches nothing: show all
