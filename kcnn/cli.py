@@ -9,6 +9,7 @@ import sys
 
 COMMANDS = {
     "train": "train, test, picture and export one model",
+    "launch": "train one model by several processes, and keep them going",
     "sweep": "train a model for every combination of several values",
     "learning-curve": "train with ever more images: what would twice the data bring?",
     "find-lr": "suggest a learning rate by a range test",
@@ -56,10 +57,8 @@ def _overview() -> str:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    from absl import flags
-
     from kcnn.errors import Interrupted, RunError, UsageError, in_one_line
-    from kcnn.flags import define, help_text, parse
+    from kcnn.flags import help_text, of_command, parse
     from kcnn.knobs import did_you_mean
 
     try:
@@ -72,10 +71,7 @@ def _run(name: str, argv: list[str]) -> int:
                 "lists them"
             )
         command = importlib.import_module(f"kcnn.commands.{_module(name)}")
-        values = flags.FlagValues()
-        for flag, declared in command.FLAGS.items():
-            define(values, flag, declared)
-        command.define_knobs(values)
+        values = of_command(command)
         if any(word in ("--help", "-h") for word in argv):
             print(help_text(command.USAGE, str(command.__doc__), values, command.FLAGS))
             return 0

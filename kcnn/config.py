@@ -547,6 +547,13 @@ class Config:
         low=0,
         high=64,
     )
+    strategy: str = knob(
+        "machine",
+        "auto",
+        "devices that train one model together; auto: multi_worker where TF_CONFIG "
+        "names several workers, mirrored where there are several GPUs, else one",
+        choices=("auto", "one", "mirrored", "multi_worker"),
+    )
     deterministic: bool = knob(
         "machine",
         False,

@@ -17,6 +17,12 @@ class Fault(RunError):
     """The machine or the data failed a run, which can go on when that is mended."""
 
 
+class LostWorker(RunError):
+    """Another worker of the cluster is gone: all can be started again."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
 class Interrupted(Exception):
     """A signal asked the run to stop and its state is kept: 128 + the signal."""
 

@@ -13,6 +13,7 @@ from kcnn.errors import RunError
 from kcnn.statistics import wilson_interval
 
 RELIABILITY_BINS = 15
+QUICK_SCORES = ("accuracy", "macro_f1", "loss")
 
 
 def evaluate_logits(
@@ -112,11 +113,12 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 def quick_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return accuracy, loss (mean cross-entropy in nats) and macro F1, every epoch."""
     predicted = logits.argmax(1)
-    return {
-        "accuracy": float((predicted == labels).mean()),
-        "macro_f1": _macro_f1(labels, predicted),
-        "loss": cross_entropy(logits, labels),
-    }
+    scores = (
+        float((predicted == labels).mean()),
+        _macro_f1(labels, predicted),
+        cross_entropy(logits, labels),
+    )
+    return dict(zip(QUICK_SCORES, scores, strict=True))
 
 
 def _macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +16,7 @@ from kcnn.config import Config
 from kcnn.datasets import TrainingData
 from kcnn.divergence import Anchor, Diverged, are_finite
 from kcnn.errors import Interrupted, RunError
-from kcnn.evaluation import quick_scores
+from kcnn.evaluation import QUICK_SCORES, quick_scores
 from kcnn.history import History
 from kcnn.interruption import StopRequest, stopped_by
 from kcnn.loop import TrainingLoop
@@ -73,6 +75,8 @@ class Fitting:
         self.best_weights: list[np.ndarray] = []
         self.steps = steps_per_epoch(data.train, config.batch_size)
         self._seconds_a_step = 0.0
+        self._steps_a_call = 1
+        self._signal_number: int | None = None
         self._saved = self._written = time.monotonic()
         self._anchor: Anchor | None = None
 
@@ -80,13 +84,22 @@ class Fitting:
         """Go on from the last whole checkpoint, if the run has come to one.
 
         A damaged one is named, and the one before it taken. Raises RunError if that is
-        damaged too, or they are not of this run.
+        damaged too, or they are not of this run, or another worker sees others.
         """
         if self.run is None:
             return
         found = checkpoint.load_newest((self.run.state, self.run.previous_state))
-        if found is None:
-            return
+        if found is not None:
+            self._take_up(found, self.run.state.parent)
+        done = self.loop.steps_done
+        chiefs = self.loop.replicas.from_chief(lambda: [done], 1)[0]
+        if done != chiefs:
+            raise RunError(
+                f"{self.run.state.parent}: step {done} of the run is here, step "
+                f"{chiefs:.0f} where the chief is; all workers need the same folder"
+            )
+
+    def _take_up(self, found: checkpoint.Found, folder: pathlib.Path) -> None:
         for text in found.damage:
             self.progress.note("", f"{text}; going on from the one before")
         try:
@@ -95,7 +108,6 @@ class Fitting:
                 arrays = found.arrays["anchor"], found.arrays["anchor_best"]
                 self._anchor = Anchor(*arrays, found.note["anchor"])
         except (ValueError, TypeError, KeyError) as error:
-            folder = self.run.state.parent
             raise RunError(f"{folder}: no state of this run: {error}") from None
         self._write_metrics()  # it may have been killed before it wrote them
 
@@ -135,6 +147,7 @@ class Fitting:
                 self.config,
                 self.data.spec.num_classes,
                 start_step=start,
+                share=self.loop.replicas.share,
             )
         )
         for epoch in range(start // self.steps, self.config.epochs):
@@ -145,9 +158,19 @@ class Fitting:
             self._train_epoch(epoch, batches, stop)
             if self.loop.steps_done == (epoch + 1) * self.steps:
                 self._finish_epoch(epoch)
-            if stop.signal_number is not None:
+            self._heed(stop)
+            if self._signal_number is not None:
                 self._save()
-                raise self._stopped(stop.signal_number, epoch)
+                raise self._stopped(self._signal_number, epoch)
+
+    def _heed(self, stop: StopRequest) -> None:
+        """Note a signal that came to any worker, and how to go on; the same in all."""
+        steps = 1
+        if self._seconds_a_step:
+            steps = max(1, int(_CALL_SECONDS / self._seconds_a_step))
+        self._steps_a_call, self._signal_number = self.loop.replicas.agree(
+            min(_MOST_STEPS_A_CALL, steps), stop.signal_number
+        )
 
     def _begin_epoch(self) -> None:
         self.loop.reset_totals()
@@ -188,7 +211,7 @@ class Fitting:
         """Take the epoch's steps, or what is left of them, until a signal comes."""
         end = (epoch + 1) * self.steps
         while (done := self.loop.steps_done) < end:
-            count = min(self._steps_a_call(), end - done)
+            count = min(self._steps_a_call, end - done)
             began = time.perf_counter()
             with reading(self.data.train):
                 self.loop.run(batches, count)
@@ -207,7 +230,8 @@ class Fitting:
                 f"loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}",
                 self._seconds_left(done + count),
             )
-            if stop.signal_number is not None:
+            self._heed(stop)
+            if self._signal_number is not None:
                 return
             # At the epoch's end its row must be in the checkpoint too.
             if self.loop.steps_done < end:
@@ -250,14 +274,21 @@ class Fitting:
         self.progress.epoch(row, self.config.epochs, left)
 
     def _validate(self) -> dict[str, float]:
+        found = self.loop.replicas.from_chief(self._scores, len(QUICK_SCORES))
+        if not np.isfinite(found).all():
+            raise Diverged("validation loss after", self.loop.steps_done - 1)
+        return dict(zip(QUICK_SCORES, found, strict=True))
+
+    def _scores(self) -> list[float]:
+        """Return the validation images' scores, NaN where there is none to tell."""
         split = self.data.validation
         assert split is not None
         batches = evaluation_batches(split, self.config.batch_size)
-        with reading(split), self.loop.averaged_weights():
+        with reading(split):
             logits = self.loop.predict(batches)
         if not np.isfinite(logits).all():
-            raise Diverged("validation loss after", self.loop.steps_done - 1)
-        return quick_scores(logits, split.labels)
+            return [math.nan] * len(QUICK_SCORES)
+        return list(quick_scores(logits, split.labels).values())
 
     def _save_in_time(self) -> None:
         """Write a checkpoint if the last one is --checkpoint_every old."""
@@ -265,7 +296,7 @@ class Fitting:
             self._save()
 
     def _save(self) -> None:
-        if self.run is None:
+        if self.run is None or not self.loop.replicas.is_chief:
             return
         began = time.monotonic()
         arrays = {"state": self.loop.state(), "best": self.best_weights}
@@ -279,20 +310,15 @@ class Fitting:
         self._write_metrics()
 
     def _write_metrics(self) -> None:
-        if self.run is not None and self.history.rows:
+        if self.run is None or not self.loop.replicas.is_chief:
+            return
+        if self.history.rows:
             self.run.write_metrics(self.history.rows)
             self._written = time.monotonic()
 
     def _stopped(self, signal_number: int, epoch: int) -> Interrupted:
         advice = "its state is lost" if self.run is None else self.run.how_to_go_on
         return stopped_by(signal_number, advice, f" in epoch {epoch + 1}")
-
-    def _steps_a_call(self) -> int:
-        if not self._seconds_a_step:
-            return 1
-        return max(
-            1, min(_MOST_STEPS_A_CALL, int(_CALL_SECONDS / self._seconds_a_step))
-        )
 
     def _seconds_left(self, done: int) -> float | None:
         if not self._seconds_a_step:

@@ -77,6 +77,15 @@ def define_knobs_of_many(
         )
 
 
+def of_command(command: Any) -> flags.FlagValues:
+    """Return the flags of a command's module: its own, and knobs."""
+    values = flags.FlagValues()
+    for name, declared in command.FLAGS.items():
+        define(values, name, declared)
+    command.define_knobs(values)
+    return values
+
+
 def in_sections(*sections: str) -> list[str]:
     """Return the names of the knobs of some sections."""
     return [name for name, declared in KNOBS.items() if declared.section in sections]

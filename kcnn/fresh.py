@@ -16,7 +16,9 @@ from kcnn import (
     towers,
 )
 from kcnn.config import Config
+from kcnn.errors import UsageError
 from kcnn.loop import TrainingLoop
+from kcnn.replicas import Replicas
 from kcnn.spec import ImageSpec
 from kcnn.splits import Split
 from kcnn.transfer import Source
@@ -35,25 +37,41 @@ class FreshModel:
     precision: runtime.Precision
     jit_compile: bool
     towers: towers.Towers
+    replicas: Replicas
     shortened: str | None
     source: Source | None
 
     @classmethod
     def build(
-        cls, config: Config, spec: ImageSpec, train: Split, steps: int
+        cls,
+        config: Config,
+        spec: ImageSpec,
+        train: Split,
+        steps: int,
+        replicas: Replicas | None = None,
     ) -> FreshModel:
         """Build the model of a training of so many steps, by random_seed.
 
+        It is on one device unless `replicas` say otherwise.
+
         Raises RunError if it cannot fit into memory, UsageError if --init_from names
-        no finished run, or one of another architecture.
+        no finished run, or one of another architecture, or --strategy asks for replicas
+        that the caller has none of.
         """
+        if replicas is None and config.strategy not in ("auto", "one"):
+            raise UsageError(
+                f"--strategy: got {config.strategy}, expected auto or one: only kcnn "
+                "train is on several devices"
+            )
         source = Source.read(config.init_from) if config.init_from else None
         precision = runtime.choose_precision(config.precision)
         if config.deterministic:
             runtime.make_deterministic()
         estimate.check_memory(config, spec, precision.policy, runtime.has_gpu())
         keras.utils.set_random_seed(config.random_seed)
-        model = models.build_model(config, spec, policy=precision.policy)
+        replicas = replicas or Replicas()
+        with replicas.scope():
+            model = models.build_model(config, spec, policy=precision.policy)
         if source:
             source.start(model, spec)
         else:
@@ -61,10 +79,10 @@ class FreshModel:
             with pipeline.reading(train):
                 preprocessing.measure_statistics(model, batches)
         shortened = models.shorten_batch_norm(model, config, steps)
-        jit_compile = runtime.choose_jit(config.jit_compile, model)
+        jit_compile = runtime.choose_jit(config.jit_compile, model, replicas.count)
         model.jit_compile = jit_compile  # for its predictions too
-        parts = towers.in_this_process(config)
-        return cls(model, precision, jit_compile, parts, shortened, source)
+        parts = towers.in_this_process(config, replicas.count)
+        return cls(model, precision, jit_compile, parts, replicas, shortened, source)
 
     def loop(
         self,
@@ -73,7 +91,13 @@ class FreshModel:
     ) -> TrainingLoop:
         """Return a loop with an optimizer that follows a course of learning rates."""
         policy = self.precision.policy
-        optimizer = optimization.build_optimizer(config, schedule, policy)
+        with self.replicas.scope():
+            optimizer = optimization.build_optimizer(config, schedule, policy)
         return TrainingLoop(
-            self.model, optimizer, config, self.jit_compile, self.towers.parts
+            self.model,
+            optimizer,
+            config,
+            self.jit_compile,
+            self.towers.parts,
+            self.replicas,
         )

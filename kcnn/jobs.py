@@ -38,6 +38,12 @@ def default_jobs() -> int:
     return max(1, min(runtime.cores() // _CORES_A_JOB, by_memory))
 
 
+def threads_of(count: int) -> dict[str, str]:
+    """Return what of the environment has `count` processes share the cores."""
+    threads = str(max(1, runtime.cores() // count))
+    return {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+
+
 def _has_gpu() -> bool:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
@@ -46,25 +52,33 @@ def _has_gpu() -> bool:
 
 
 class Job:
-    """One kcnn train, or another command, in a process of its own with a log file.
+    """One kcnn train, or another command, in a process of its own.
 
-    `environment` is added to this process's.
+    Args:
+        arguments: of the command.
+        log: where its output goes; None: where that of this process goes.
+        lock: of a folder, which the process holds too.
+        command: its name.
+        environment: added to this process's.
     """
 
     def __init__(
         self,
         arguments: list[str],
-        log: pathlib.Path,
-        lock: FolderLock,
+        log: pathlib.Path | None,
+        lock: FolderLock | None = None,
         command: str = "train",
         environment: Mapping[str, str] | None = None,
     ):
-        log.parent.mkdir(parents=True, exist_ok=True)
         self.began = time.monotonic()
         self._log = log
         self._command = command
-        with log.open("ab") as output:
-            self._begin = output.tell()
+        with contextlib.ExitStack() as stack:
+            output = None
+            if log is not None:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                output = stack.enter_context(log.open("ab"))
+                self._begin = output.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kcnn", command, *arguments],
                 env={**os.environ, **(environment or {})},
@@ -72,7 +86,7 @@ class Job:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C comes once, from the parent
-                pass_fds=(lock.descriptor,),
+                pass_fds=() if lock is None else (lock.descriptor,),
                 preexec_fn=_die_with_parent(os.getpid()),
             )
 
@@ -119,6 +133,7 @@ class Job:
         return f"{lines[-1].strip() if lines else 'no word'}; see {self._log}"
 
     def _text(self) -> str:
+        assert self._log is not None
         with self._log.open("rb") as file:
             file.seek(self._begin)
             return file.read().decode(errors="replace")

@@ -29,6 +29,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not training or not self.trainable:
             return super().call(inputs, training=training, mask=mask)
         x = tf.convert_to_tensor(inputs)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            normalized, mean, variance = self._over_replicas(x, replicas)
+        else:
+            normalized, mean, variance = self._alone(x)
+        momentum = self.momentum ** (1 / self.updates_a_step)
+        for moving, batch in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            moving.assign(moving * momentum + batch * (1 - momentum))
+        return normalized
+
+    def _alone(self, x):
         channels = x.shape[-1]
         images = tf.reshape(x, (-1, 1, 1, channels)) if x.shape.rank != 4 else x
         normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -42,13 +56,32 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         count = tf.cast(tf.size(x) / channels, tf.float32)
         variance *= (count - 1) / count  # the op returns the unbiased one
-        momentum = self.momentum ** (1 / self.updates_a_step)
-        for moving, batch in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance),
-        ):
-            moving.assign(moving * momentum + batch * (1 - momentum))
-        return tf.reshape(normalized, tf.shape(x))
+        return tf.reshape(normalized, tf.shape(x)), mean, variance
+
+    def _over_replicas(self, x, replicas):
+        """Normalize by the statistics of all replicas' inputs.
+
+        Each tells all others its count, means and variances, and those of the whole are
+        made of them by the formula of Chan, Golub and LeVeque (1979), which loses no
+        digits where a mean is large beside the deviation.
+        """
+        context = tf.distribute.get_replica_context()
+        wide = tf.cast(x, tf.float32)
+        axes = list(range(x.shape.rank - 1))
+        own = tf.nn.moments(wide, axes)
+        count = tf.cast(tf.size(x) / x.shape[-1], tf.float32)
+        row = tf.stack([tf.fill(own[0].shape, count), *own])[None]
+        place = tf.one_hot([context.replica_id_in_sync_group], replicas)
+        rows = tf.transpose(place)[:, :, None] * row
+        counts, means, variances = tf.unstack(context.all_reduce("SUM", rows), axis=1)
+        weights = counts / tf.reduce_sum(counts, 0)
+        mean = tf.reduce_sum(weights * means, 0)
+        spread = variances + tf.square(means - mean)
+        variance = tf.reduce_sum(weights * spread, 0)
+        normalized = tf.nn.batch_normalization(
+            wide, mean, variance, self.beta, self.gamma, self.epsilon
+        )
+        return tf.cast(normalized, x.dtype), mean, variance
 
 
 @keras.saving.register_keras_serializable("kcnn")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import tensorflow as tf
 from kcnn import towers
 from kcnn.config import Config
 from kcnn.divergence import EXPLODED
+from kcnn.replicas import Replicas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class TrainingLoop:
         config: uses label_smoothing and ema_momentum.
         jit_compile: compile a step with XLA.
         parts: how many a batch is computed in, see kcnn.towers.
+        replicas: the copies of the model and of the optimizer's variables.
     """
 
     def __init__(
@@ -50,12 +53,16 @@ class TrainingLoop:
         config: Config,
         jit_compile: bool,
         parts: int = 1,
+        replicas: Replicas | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
-        optimizer.build(model.trainable_variables)
+        self.replicas = replicas or Replicas()
+        with self.replicas.scope():
+            optimizer.build(model.trainable_variables)
+        self.replicas.scatter_seeds(model)
         self._loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.label_smoothing
+            from_logits=True, label_smoothing=config.label_smoothing, reduction="sum"
         )
         self._ema_momentum = config.ema_momentum
         self._ema = [tf.Variable(w) for w in model.weights if config.ema_momentum]
@@ -67,7 +74,7 @@ class TrainingLoop:
         self._jit_compile = jit_compile
         self._parts = parts
         towers.share_batch_norm(model, parts)
-        self.predict = towers.predictor(model, parts)
+        self._predict = towers.predictor(model, parts)
         self.trace_again()
 
     def trace_again(self) -> None:
@@ -91,16 +98,13 @@ class TrainingLoop:
         for _ in tf.range(steps):
             self._step(*next(batches))
 
-    def _train_step(self, images, labels, weights=None):
-        variables = self.model.trainable_variables
+    def _train_step(self, *batch):
         step = self._steps_done.read_value()
-        with tf.GradientTape() as tape:
-            loss, correct = self._forward(images, labels, weights)
-            scaled = self.optimizer.scale_loss(loss)
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        *gradients, loss, correct = self.replicas.sum(self._of_share, batch)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
         self._average_weights(step)
-        self._count(images, correct, loss)
-        limit = EXPLODED * math.log(labels.shape[-1])
+        self._count(self.replicas.size(batch), loss, correct)
+        limit = EXPLODED * math.log(self.model.output_shape[-1])
         # Not ~(loss < limit): TensorFlow makes loss >= limit of it, and lets NaN pass.
         astray = ~tf.math.is_finite(loss) | (loss >= limit)
         first_bad = (self._bad_step < 0) & astray
@@ -108,22 +112,28 @@ class TrainingLoop:
         self._bad_loss.assign(tf.where(first_bad, loss, self._bad_loss))
         self._steps_done.assign_add(1)
 
-    def _forward(self, images, labels, weights):
-        """Return a batch's loss and number of right answers, by its parts."""
-        loss, correct = 0.0, 0.0
-        for share, part in towers.parts((images, labels, weights), self._parts):
-            seen, expected, weight = part
-            logits = self.model(seen, training=True)
-            loss += share * self._loss(expected, logits, weight)
-            hits = tf.argmax(expected, -1) == tf.argmax(logits, -1)
-            right = tf.reduce_sum(tf.cast(hits, tf.float64))
-            correct += tf.cast(share > 0, tf.float64) * right
-        return loss, correct
+    def _of_share(self, size, copies, *share):
+        """Return gradients, mean loss and right images of a batch, as of this share.
 
-    def _count(self, images, correct, loss):
-        count = tf.cast(tf.shape(images)[0], tf.float64)
-        total_loss = tf.cast(loss, tf.float64) * count
-        self._sums.assign_add(tf.stack([total_loss, correct, count]))
+        They add up to those of the batch, of `size` images, over the replicas. So many
+        `copies` of each image are in one share or another.
+        """
+        loss, correct = 0.0, 0.0
+        with tf.GradientTape() as tape:
+            for counts, part in towers.parts(share, self._parts):
+                images, labels, *weights = part
+                logits = self.model(images, training=True)
+                loss += counts * self._loss(labels, logits, *weights)
+                hits = tf.argmax(labels, -1) == tf.argmax(logits, -1)
+                correct += counts * tf.reduce_sum(tf.cast(hits, tf.float32))
+            loss /= size * copies
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        return [*gradients, loss, correct / copies]
+
+    def _count(self, size, loss, correct):
+        loss, correct, images = (tf.cast(x, tf.float64) for x in (loss, correct, size))
+        self._sums.assign_add(tf.stack([loss * images, correct, images]))
 
     def _average_weights(self, step):
         """Move the averages; early on they forget the initial weights faster."""
@@ -157,8 +167,21 @@ class TrainingLoop:
             return [average.numpy() for average in self._ema]
         return self.model.get_weights()
 
+    def predict(self, batches: tf.data.Dataset) -> np.ndarray:
+        """Return the logits of batches of images, by the weights to evaluate."""
+        if self.replicas.count > 1:  # Keras's own predict knows of no cluster
+            self._alone.set_weights(self.weights())
+            return self._alone.predict(batches, verbose=0)
+        with self._averaged_weights():
+            return self._predict(batches)
+
+    @functools.cached_property
+    def _alone(self) -> keras.Model:
+        """A copy of the model that is on one device only."""
+        return keras.models.clone_model(self.model)
+
     @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def _averaged_weights(self) -> Iterator[None]:
         """Put the weights to evaluate into the model for the block."""
         if not self._ema:
             yield
@@ -181,6 +204,7 @@ class TrainingLoop:
             raise ValueError("the saved state belongs to another model")
         for variable, array in zip(variables, state, strict=True):
             variable.assign(array)
+        self.replicas.scatter_seeds(self.model)
 
     def _state_variables(self):
         own = [*self._ema, self._steps_done, self._sums, self._bad_step]

@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from kcnn.config import Config
 from kcnn.errors import Fault
 from kcnn.images import reason
+from kcnn.replicas import Share
 from kcnn.splits import Split
 
 
@@ -25,7 +26,12 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def training_batches(
-    split: Split, config: Config, num_classes: int, *, start_step: int = 0
+    split: Split,
+    config: Config,
+    num_classes: int,
+    *,
+    start_step: int = 0,
+    share: Share | None = None,
 ) -> tf.data.Dataset:
     """Return one stream of batches over all epochs, the whole split shuffled in each.
 
@@ -34,11 +40,12 @@ def training_batches(
         config: batch_size, epochs, random_seed and class_weight are read.
         num_classes: length of the one-hot labels.
         start_step: leave out this many batches; the others stay what they were.
+        share: what to read of each batch; None: all.
 
     Returns:
         Batches of images (batch, height, width, channels) uint8 and labels (batch,
         num_classes) float32; with class_weight=balanced also sample weights (batch,)
-        float32.
+        float32. With a share the whole batch's size, () int64, comes first.
     """
     steps = steps_per_epoch(split, config.batch_size)
     first_epoch = start_step // steps
@@ -54,12 +61,16 @@ def training_batches(
             weights = tf.constant(_balanced_weights(split.labels, num_classes))
 
     def read(at: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        size = tf.size(at, tf.int64)
+        if share is not None:
+            begin, end = share.bounds(size)
+            at = at[begin:end]
         label = tf.gather(labels, at)
         batch = split.images.gather(tf.gather(indices, at))
-        one_hot = tf.one_hot(label, num_classes)
-        if weights is None:
-            return batch, one_hot
-        return batch, one_hot, tf.gather(weights, label)
+        found: tuple[tf.Tensor, ...] = (batch, tf.one_hot(label, num_classes))
+        if weights is not None:
+            found += (tf.gather(weights, label),)
+        return found if share is None else (size, *found)
 
     batches = _in_order(positions.map(read, tf.data.AUTOTUNE))
     count = tf.data.experimental.assert_cardinality(steps * config.epochs - start_step)

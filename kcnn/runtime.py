@@ -11,11 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kcnn import memory
 from kcnn.config import Config
-from kcnn.errors import UsageError
+from kcnn.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from kcnn.replicas import Replicas
 
 # What TensorFlow tells about itself when it starts, whether or not it matters.
 _NOISE = re.compile(
@@ -25,10 +28,12 @@ _NOISE = re.compile(
 )
 
 
-def start_tensorflow(training: Config | None = None) -> None:
+def start_tensorflow(training: Config | None = None) -> Replicas:
     """Import TensorFlow and Keras and open the devices, quietly.
 
-    With a Config, its threads are set for that training, see kcnn.towers.
+    Returns the replicas of a training; those of a cluster must be the first thing that
+    TensorFlow does. Its threads are set for that training too, see kcnn.towers. Without
+    a Config there is one replica.
 
     What TensorFlow writes meanwhile goes to a file; lines that are not its known
     greetings are passed on, all of them if the start fails. Raises UsageError when
@@ -44,15 +49,18 @@ def start_tensorflow(training: Config | None = None) -> None:
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)  # leave room for others
         use_exact_float32()
-        if training:
-            from kcnn import towers
+        # After the import of TensorFlow.
+        from kcnn import replicas, towers
 
+        if training:
             towers.set_threads(training)
+        found = replicas.choose(training.strategy if training else "one")
         tf.constant(0) + 1
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
             f"KERAS_BACKEND={keras.backend.backend()}: kcnn needs tensorflow; unset it"
         )
+    return found
 
 
 def use_exact_float32() -> None:
@@ -72,6 +80,8 @@ def standard_error_filtered() -> Iterator[None]:
         noise = _NOISE
         try:
             yield
+        except (UsageError, RunError):
+            raise  # and says all
         except BaseException:
             noise = re.compile(rb"(?!)")  # matches nothing: show all
             raise
@@ -164,15 +174,23 @@ def _cpu_flags() -> set[str]:
     return set(match.group(1).split()) if match else set()
 
 
-def choose_jit(requested: str, model: Any) -> bool:
-    """Return whether to compile the training step with XLA for `--jit_compile`."""
+def choose_jit(requested: str, model: Any, replicas: int = 1) -> bool:
+    """Return whether to compile the training step with XLA for `--jit_compile`.
+
+    That of several replicas is not: XLA cannot compile what they tell each other.
+    """
     unfit = [layer.name for layer in model.layers if not layer.supports_jit]
     if requested == "on" and unfit:
         raise UsageError(
             f"--jit_compile=on: XLA cannot compile {', '.join(unfit)}; use auto or off"
         )
+    if requested == "on" and replicas > 1:
+        raise UsageError(
+            f"--jit_compile=on: XLA cannot compile a step of {replicas} devices; use "
+            "auto or off, or --strategy=one"
+        )
     if requested == "auto":
-        return has_gpu() and not unfit
+        return has_gpu() and not unfit and replicas == 1
     return requested == "on"
 
 

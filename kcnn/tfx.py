@@ -21,6 +21,7 @@ from typing import Any
 import tensorflow as tf
 
 from kcnn import datasets, runtime, tensorboard, trainer
+from kcnn.cluster import joined
 from kcnn.config import KNOBS, Config, overlay
 from kcnn.errors import UsageError
 from kcnn.examples import Place, image_feature
@@ -81,6 +82,11 @@ def run_fn(fn_args: Any) -> None:
         settings = overlay(settings, _found(fn_args.hyperparameters))
     runtime.use_exact_float32()
     config = Config.from_dict({**settings, "dataset": str(place)})
+    if joined(config.strategy):
+        raise UsageError(
+            "strategy: TFX's Trainer runs as one process here, and TF_CONFIG names "
+            "several workers; set strategy to one in custom_config"
+        )
     reader = image_feature(place)
     graph = fn_args.transform_graph_path
     example_reader = TransformedFeature(graph, reader) if graph else reader
@@ -119,6 +125,7 @@ def _train(
         on_epoch=_epoch_logger(run),
         data=data,
     )
+    assert trained is not None  # which only another worker of a cluster gets
     with tempfile.TemporaryDirectory(prefix="kcnn-") as base:
         exported = trainer.export_and_check(
             trained.model,

@@ -18,7 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kcnn.cluster import joined
 from kcnn.config import Config
+from kcnn.errors import UsageError
 from kcnn.layers import BatchNormalization
 from kcnn.runtime import cores, has_gpu
 
@@ -32,7 +34,7 @@ _FEWEST, _FEWEST_NORMALIZED = 32, 64
 # layers costs more than is gained.
 _WIDE = 256
 
-Batch = tuple[tf.Tensor | None, ...]
+Batch = tuple[tf.Tensor, ...]
 
 
 class Towers(NamedTuple):
@@ -42,8 +44,18 @@ class Towers(NamedTuple):
     reason: str
 
 
-def choose(config: Config) -> Towers:
-    """Return the parts for `--towers`; 0 leaves it to what was measured."""
+def choose(config: Config, replicas: int = 1) -> Towers:
+    """Return the parts for `--towers`; 0 leaves it to what was measured.
+
+    Raises UsageError where parts are asked for, and replicas share each batch already.
+    """
+    if replicas > 1:
+        if config.towers > 1:
+            raise UsageError(
+                f"--towers: got {config.towers}, expected 0 or 1: several devices "
+                "share each batch already, see --strategy"
+            )
+        return Towers(1, "several devices share each batch")
     if config.towers:
         return Towers(config.towers, "as asked")
     if has_gpu():
@@ -63,21 +75,23 @@ def choose(config: Config) -> Towers:
 
 def set_threads(config: Config) -> None:
     """Set TensorFlow's threads for a training, before it opens its devices."""
-    count = choose(config).parts
+    workers = joined(config.strategy)
+    several = config.strategy == "mirrored" or (workers and len(workers) > 1)
+    count = choose(config, replicas=2 if several else 1).parts
     if count > 1:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
-def in_this_process(config: Config) -> Towers:
-    """Return the parts to train in where the threads may not have been set for them.
+def in_this_process(config: Config, replicas: int = 1) -> Towers:
+    """Return the parts to compute in where the threads may not have been set for them.
 
     In a process that TensorFlow was started in for something else it is one, unless
     --towers asks for more.
     """
     one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
-    if config.towers or one_thread:
-        return choose(config)
+    if replicas > 1 or config.towers or one_thread:
+        return choose(config, replicas)
     return Towers(1, "as TensorFlow's threads are set")
 
 
@@ -89,12 +103,12 @@ def share_batch_norm(model: keras.Model, count: int) -> None:
 
 
 def parts(batch: Batch, count: int) -> Iterator[tuple[Any, Batch]]:
-    """Cut a batch of one image or more; yield each part's share of it, and the part.
+    """Cut a batch of one image or more; yield whether a part counts, and the part.
 
-    The shares add up to 1. A part that would be empty gets an image, and no share.
+    It counts 1. A part that would be empty gets an image all the same, and counts 0.
 
     Args:
-        batch: tensors of the same length, or None where there is none.
+        batch: tensors of the same length.
         count: of the parts.
     """
     if count == 1:
@@ -102,10 +116,10 @@ def parts(batch: Batch, count: int) -> Iterator[tuple[Any, Batch]]:
         return
     n = tf.shape(batch[0])[0]
     for begin, end in _cuts(n, count):
-        share = tf.cast(end - begin, tf.float32) / tf.cast(n, tf.float32)
+        counts = tf.cast(end > begin, tf.float32)
         begin = tf.minimum(begin, n - 1)
         end = tf.maximum(end, begin + 1)
-        yield share, tuple(None if t is None else t[begin:end] for t in batch)
+        yield counts, tuple(tensor[begin:end] for tensor in batch)
 
 
 def _cuts(n: tf.Tensor, count: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:

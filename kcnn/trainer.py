@@ -40,6 +40,8 @@ from kcnn.fresh import FreshModel
 from kcnn.history import History
 from kcnn.knobs import show
 from kcnn.progress import Progress
+from kcnn.replicas import Replicas
+from kcnn.replicas import choose as choose_replicas
 from kcnn.run import Run
 from kcnn.spec import ImageSpec
 
@@ -68,8 +70,12 @@ def train(
     repeats: Mapping[str, Any] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     data: Dataset | None = None,
-) -> Trained:
+    replicas: Replicas | None = None,
+) -> Trained | None:
     """Train, evaluate and export one model, and write it all under run.path.
+
+    In a cluster the chief alone does so. Another worker takes its part in the training,
+    writes nothing, and gets None.
 
     Args:
         config: the recipe.
@@ -81,17 +87,23 @@ def train(
         repeats: the config.json of a run of the same data set that this one repeats.
         on_epoch: called with each row of metrics.csv at the end of its epoch.
         data: the Config's data set, where it is loaded already.
+        replicas: those of the Config's strategy, where they are chosen already.
 
     Raises:
         UsageError: the data or a combination of knobs is wrong.
         RunError: the training diverged, or the export does not agree.
+        LostWorker: another worker of the cluster is gone.
         Interrupted: a signal came; the state is kept.
     """
     began = time.perf_counter()
+    replicas = replicas or choose_replicas(config.strategy)
     data = data or datasets.load(config)
     unknown = datasets.load_unknown(config, data.spec)
     steps = pipeline.steps_per_epoch(data.train, config.batch_size)
-    fresh = FreshModel.build(config, data.spec, data.train, steps * config.epochs)
+    with replicas.losing():
+        fresh = FreshModel.build(
+            config, data.spec, data.train, steps * config.epochs, replicas
+        )
 
     note = _describe(config, run, data, fresh) | about
     _announce(progress, config, data, unknown, note)
@@ -109,15 +121,18 @@ def train(
             raise UsageError(f"--resume: {changed[0]}")
         for text in changed + repetition.changed_machine(repeats, note):
             progress.note("", text)
-    if not resume:
+    if not resume and replicas.is_chief:
         run.begin(note)
 
     schedule = optimization.build_schedule(config, steps)
-    loop = fresh.loop(config, schedule)
-    fitting = Fitting(config, data, loop, schedule, run, progress, on_epoch)
-    if resume:
-        fitting.resume()
-    weights = fitting.fit()
+    with replicas.losing():
+        loop = fresh.loop(config, schedule)
+        fitting = Fitting(config, data, loop, schedule, run, progress, on_epoch)
+        if resume:
+            fitting.resume()
+        weights = fitting.fit()
+    if not replicas.is_chief:
+        return None
     checkpoint.save(run.weights, {"weights": weights})
 
     final = models.build_model(config, data.spec, augment=False)
@@ -222,6 +237,7 @@ def _describe(
         "precision": fresh.precision._asdict(),
         "jit_compile": fresh.jit_compile,
         "towers": fresh.towers._asdict(),
+        "strategy": fresh.replicas.note(),
         "spec": dataclasses.asdict(data.spec),
         "model": summary.model_summary(fresh.model),
         "init_from": fresh.source and fresh.source.note(),
@@ -275,11 +291,22 @@ def _announce(
     parts = note["towers"]["parts"]
     beside = f"; batches in {parts} parts" if parts > 1 else ""
     progress.note("device", f"{device}; {policy} ({reason}){xla}{beside}")
+    progress.note("strategy", _told(note["strategy"]))
     if unknown:
         count = f"{config.unknown}: {len(unknown.split):,} images"
         skipped = f", {len(unknown.skipped):,} skipped" if unknown.skipped else ""
         progress.note("unknown", count + skipped)
     progress.note("run", note["model_dir"])
+
+
+def _told(strategy: dict[str, Any]) -> str:
+    said = f"{strategy['name']} ({strategy['reason']})"
+    if strategy["replicas"] == 1:
+        return said
+    several = f"; {strategy['replicas']} replicas share each batch"
+    if strategy["workers"] > 1:
+        several = f"; {strategy['workers']} workers share each batch"
+    return said + several
 
 
 def _predictions(split: Split, judged: Judged) -> predictions.Predictions:

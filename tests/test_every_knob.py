@@ -95,6 +95,7 @@ ELSEWHERE = {
     "deterministic": "test_repetition.py",
     "on_divergence": "test_divergence.py",
     "max_rollbacks": "test_divergence.py",
+    "strategy": "test_replicas.py",
     "jit_compile": "test_jit_compile_is_obeyed_or_refused",
     "towers": "test_towers.py",
     "calibrate": "test_confidence.py",

@@ -67,13 +67,13 @@ def test_batch_norm_moves_once_a_step_by_the_mean_of_the_parts():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_shares_are_the_parts_of_the_batch():
+def test_what_counts_of_the_parts_is_the_batch():
     for n in (1, 2, 5, 64):
-        found = list(towers.parts((tf.range(n), None), 3))
-        assert sum(float(share) for share, _ in found) == pytest.approx(1)
-        kept = [np.asarray(part[0]) for share, part in found if share > 0]
-        np.testing.assert_array_equal(np.concatenate(kept), np.arange(n))
-        assert all(len(part[0]) and part[1] is None for _, part in found)
+        found = list(towers.parts((tf.range(n), -tf.range(n)), 3))
+        assert len(found) == 3 and all(len(part[0]) for _, part in found)
+        kept = [np.asarray(part) for counts, part in found if counts]
+        np.testing.assert_array_equal(np.concatenate(kept, 1)[0], np.arange(n))
+        np.testing.assert_array_equal(np.concatenate(kept, 1)[1], -np.arange(n))
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])
@@ -114,6 +114,14 @@ def test_a_gpu_takes_the_whole_batch(monkeypatch):
     monkeypatch.setattr(towers, "cores", lambda: 2)
     monkeypatch.setattr(towers, "has_gpu", lambda: True)
     assert towers.choose(Config()).parts == 1
+
+
+def test_devices_that_share_a_batch_cut_it_no_further():
+    assert towers.choose(Config(), replicas=2).parts == 1
+    with pytest.raises(UsageError, match="--towers: got 2, expected 0 or 1: several"):
+        towers.choose(Config(towers=2), replicas=2)
+    with pytest.raises(UsageError, match="--towers: got 2, expected 0 or 1: several"):
+        towers.set_threads(Config(towers=2, strategy="mirrored"))
 
 
 def test_the_flag_reaches_the_step(npz):

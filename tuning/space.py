@@ -125,6 +125,7 @@ _ONE_VALUE = {
     "precision",
     "jit_compile",
     "towers",
+    "strategy",
     # What is fitted when a training is over; no trial's score knows of it.
     *(name for name, knob in KNOBS.items() if knob.section == "confidence"),
 }

@@ -26,10 +26,9 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
-from kcnn import runtime
 from kcnn.errors import RunError
 from kcnn.interruption import StopRequest, stopped_by
-from kcnn.jobs import Job
+from kcnn.jobs import Job, threads_of
 from kcnn.locks import FolderLock
 from tuning.journal import Journal, Record
 from tuning.oracles import Durable
@@ -247,13 +246,11 @@ class _Worker:
         self._lock = lock
         self._deaths = 0
         self._ended = 0
-        threads = str(max(1, runtime.cores() // count))
         self._environment = {
             "KERASTUNER_ORACLE_IP": ip,
             "KERASTUNER_ORACLE_PORT": str(port),
             "KERASTUNER_TUNER_ID": name,
-            "TF_NUM_INTRAOP_THREADS": threads,  # else each takes all the cores
-            "OMP_NUM_THREADS": threads,
+            **threads_of(count),  # else each takes all the cores
         }
         self._job = self._start()
 

@@ -19,8 +19,9 @@ from typing import Any
 from absl.flags import FlagValues
 
 from kcnn import flags, tensorboard
+from kcnn.cluster import joined
 from kcnn.config import Config, overlay
-from kcnn.errors import Fault, RunError, UsageError, in_one_line
+from kcnn.errors import Fault, LostWorker, RunError, UsageError, in_one_line
 from kcnn.experiments import EXPERIMENTS, settings_of
 from kcnn.interruption import stops_with
 from kcnn.knobs import Knob, show
@@ -65,22 +66,42 @@ define_knobs = flags.define_knobs
 
 def main(values: FlagValues, arguments: list[str]) -> None:
     """Train as the flags say."""
+    run, config = plan(values, arguments)
+    advised = stops_with(lambda: run.how_to_go_on)
+    with _place_in(run, config), advised, _faults_with_advice(run):
+        if values.resume:
+            _go_on(values, run)
+        else:
+            _begin(values, run, config)
+
+
+def plan(values: FlagValues, arguments: list[str]) -> tuple[Run, Config]:
+    """Return the run that the flags are about, and its recipe; nothing is trained."""
     if arguments:
         raise UsageError(f"{arguments[0]}: unexpected; flags are given as --name=value")
     if values.resume:
-        path = _path_to_resume(values)
-    else:
-        config = Config.from_dict(_settings(values))
-        path = _new_path(values, _name(config, values.experiment or None))
-    _check_writable(path)
-    run = Run(path)
-    with FolderLock(path, "kcnn train"), stops_with(lambda: run.how_to_go_on):
+        run = Run(_path_to_resume(values))
+        return run, config_of(run.read_config())
+    config = Config.from_dict(_settings(values))
+    return Run(_new_path(values, config)), config
+
+
+@contextlib.contextmanager
+def _place_in(run: Run, config: Config) -> Iterator[None]:
+    """Keep others out of the run's folder; a worker that is no chief only looks in."""
+    if not _leads(config):
+        yield
+        return
+    _check_writable(run.path)
+    with FolderLock(run.path, "kcnn train"):
         run.remove_unfinished()
-        with _faults_with_advice(run):
-            if values.resume:
-                _go_on(values, run)
-            else:
-                _begin(values, run, config)
+        yield
+
+
+def _leads(config: Config) -> bool:
+    """Whether this process writes what the training leaves."""
+    workers = joined(config.strategy)
+    return workers is None or workers.is_chief
 
 
 @contextlib.contextmanager
@@ -88,14 +109,16 @@ def _faults_with_advice(run: Run) -> Iterator[None]:
     """Say how to go on after a fault, where the run has come to a checkpoint."""
     try:
         yield
-    except (Fault, OSError) as error:
+    except (Fault, LostWorker, OSError) as error:
         if not run.state.exists() or isinstance(error, BrokenPipeError):
             raise
-        raise Fault(f"{in_one_line(error)}; {run.how_to_go_on}") from error
+        kind = LostWorker if isinstance(error, LostWorker) else Fault
+        raise kind(f"{in_one_line(error)}; {run.how_to_go_on}") from error
 
 
 def _begin(values: FlagValues, run: Run, config: Config) -> None:
-    _check_free(run, bool(values.overwrite))
+    if _leads(config):
+        _check_free(run, bool(values.overwrite))
     source = pathlib.Path(config.init_from).expanduser()
     if config.init_from and source.resolve() == run.path.resolve():
         raise UsageError(f"--init_from={config.init_from} is the run to be written")
@@ -123,7 +146,8 @@ def _train(
         flags.is_given(values, name) for name in ("export_dir", "export_name")
     ):
         export_to = _export_base(values, _name(config, experiment))
-    if export_to:
+    leads = _leads(config)
+    if export_to and leads:
         _check_writable(pathlib.Path(export_to))
 
     if values.tensorboard:
@@ -131,11 +155,13 @@ def _train(
 
     from kcnn import runtime
 
-    runtime.start_tensorflow(config)
+    replicas = runtime.start_tensorflow(config)
     from kcnn import pictures, report, trainer
 
-    log = tensorboard.epoch_logger(run.tensorboard) if values.tensorboard else None
-    with Progress(sys.stdout) as progress:
+    log = None
+    if values.tensorboard and leads:
+        log = tensorboard.epoch_logger(run.tensorboard)
+    with Progress(sys.stdout if leads else None) as progress:
         trained = trainer.train(
             config,
             run,
@@ -149,7 +175,10 @@ def _train(
             resume=bool(values.resume),
             repeats=repeats,
             on_epoch=log,
+            replicas=replicas,
         )
+    if trained is None:  # the chief does the rest
+        return
     pictures.draw(run, config, trained)
     page = report.write_report(run.path)
     _conclude(progress, trained.evaluation, len(trained.data.train), page)
@@ -188,10 +217,13 @@ def _name(config: Config, experiment: str | None) -> str:
     return re.sub(r"[^\w.-]+", "_", f"{data}-{config.model}")
 
 
-def _new_path(values: FlagValues, name: str) -> pathlib.Path:
+def _new_path(values: FlagValues, config: Config) -> pathlib.Path:
     if values.model_dir:
         return pathlib.Path(values.model_dir)
+    if joined(config.strategy):
+        raise UsageError("--model_dir: say where the run goes; all workers need it")
     _check_writable(pathlib.Path(_RUNS))
+    name = _name(config, values.experiment or None)
     return new_model_dir(pathlib.Path(_RUNS), name)
 
 
