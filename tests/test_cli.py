@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import pytest
@@ -96,3 +98,11 @@ def test_experiments_lists_the_published_figures(fresh_kcnn):
     assert done.returncode == 0
     assert "lr-0.2" in done.stdout and "0.9644" in done.stdout
     assert "lenet" not in done.stdout
+
+
+def test_a_folder_named_kcnn_is_not_taken_for_the_package(tmp_path):
+    """Such as the clone itself, where a command runs beside it."""
+    (tmp_path / "kcnn").mkdir()
+    command = [sys.executable, "-m", "kcnn", "--version"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout.startswith("kcnn ") and found.returncode == 0
