@@ -166,6 +166,16 @@ def test_losses_are_pictured_too(tmp_path):
     assert (tmp_path / "b.png").stat().st_size > 5000
 
 
+def test_the_scale_leaves_out_the_worst_tenth():
+    records = [
+        Record(str(i), {}, 1, status="done", score=score)
+        for i, score in enumerate([0.1, 0.95, 0.9, *[0.93] * 7])
+    ]
+    assert plots.scale(records, ACCURACY) == (90, 95)
+    assert plots.scale(records[:2], ACCURACY) == (10, 95)  # a tenth of two is none
+    assert plots.scale(records[:1], OBJECTIVES["loss"]) == (0.1, 0.1)
+
+
 def test_tables_hold_every_trial(tmp_path):
     records = made_up(6)
     journal = Journal(tmp_path)

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -23,13 +24,22 @@ _COLORS = "viridis"  # as dark as the score is good, so that grey shows it too
 
 
 def best_so_far(records: Sequence[Record], objective: Objective, path: Path) -> None:
-    """Draw every trial's score, and the best so far, against the time of the search."""
+    """Draw every trial's score, and the best so far, against the time of the search.
+
+    At least one trial must have come to its end. What is beyond the scale, see `scale`,
+    is drawn at its edge.
+    """
     scored = sorted(
         (r for r in records if r.score is not None), key=lambda r: r.elapsed
     )
     unit, name = _time_unit(max((r.elapsed for r in records), default=1.0))
+    done = [r for r in scored if r.status == "done"]
+    low, high = scale(done, objective)
+    margin = 0.08 * (high - low) or 0.01 * abs(high) or 0.01
+    low, high = low - margin, high + margin
     with drawing(path, (6.4, 3.6)) as figure:
         axes = figure.subplots()
+        axes.set_ylim(low, high)
         for status, marker, label in (
             ("done", "o", "trial"),
             ("pruned", "v", "trial stopped as hopeless"),
@@ -38,29 +48,33 @@ def best_so_far(records: Sequence[Record], objective: Objective, path: Path) -> 
             if own:
                 axes.plot(
                     [r.elapsed / unit for r in own],
-                    [_shown(r.score, objective) for r in own],
+                    np.clip([_shown(r.score, objective) for r in own], low, high),
                     marker,
+                    clip_on=False,
                     color=BLUE if status == "done" else GREY,
                     markerfacecolor=BLUE if status == "done" else "none",
                     markersize=4,
                     label=label,
                 )
-        times, best = _best_line([r for r in scored if r.status == "done"], objective)
-        if times:
-            end = max(r.elapsed for r in records)
-            axes.step(
-                [t / unit for t in [*times, end]],
-                [_shown(b, objective) for b in [*best, best[-1]]],
-                where="post",
-                color=VERMILION,
-                linewidth=1.5,
-                label="best so far",
-            )
+        times, best = _best_line(done, objective)
+        end = max(r.elapsed for r in records)
+        axes.step(
+            [t / unit for t in [*times, end]],
+            [_shown(b, objective) for b in [*best, best[-1]]],
+            where="post",
+            color=VERMILION,
+            linewidth=1.5,
+            label="best so far",
+        )
         failed = [r.elapsed / unit for r in records if r.status == "failed"]
         if failed:
-            low = axes.get_ylim()[0]
             axes.plot(
-                failed, [low] * len(failed), "x", color="black", label="failed trial"
+                failed,
+                [low] * len(failed),
+                "x",
+                clip_on=False,
+                color="black",
+                label="failed trial",
             )
         axes.set(xlabel=f"time of the search ({name})", ylabel=_label(objective))
         axes.grid(True)
@@ -135,13 +149,8 @@ def parallel_coordinates(
     )
     names = list(space.domains)
     scores = [_shown(r.score, objective) for r in used]
-    # The worst tenth would take most of the colors otherwise.
-    costs = sorted(objective.cost(r.score) for r in used)
-    worst = costs[min(len(costs) - 1, math.ceil(0.9 * len(costs)) - 1)]
-    ends = sorted([_shown(abs(worst), objective), _shown(abs(costs[0]), objective)])
-    if ends[0] == ends[1]:
-        ends[1] += 1e-9
-    norm = Normalize(vmin=ends[0], vmax=ends[1], clip=True)
+    low, high = scale(used, objective)
+    norm = Normalize(vmin=low, vmax=high if high > low else low + 1e-9, clip=True)
     colors = ScalarMappable(
         norm, f"{_COLORS}_r" if objective.direction == "max" else _COLORS
     )
@@ -228,6 +237,17 @@ def _best_line(
         times.append(record.elapsed)
         best.append(first.score)
     return times, best
+
+
+def scale(trials: Sequence[Record], objective: Objective) -> tuple[float, float]:
+    """Return the ends of the scores as they are shown, without the worst tenth.
+
+    That would take most of the picture otherwise.
+    """
+    costs = sorted(objective.cost(r.score) for r in trials)
+    worst = costs[math.ceil(0.9 * len(costs)) - 1]
+    low, high = sorted(_shown(abs(cost), objective) for cost in (worst, costs[0]))
+    return low, high
 
 
 def _shown(score: float | None, objective: Objective) -> float:

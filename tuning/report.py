@@ -113,7 +113,12 @@ def _draw(
         pictures.append({"title": title, "caption": caption, "data": data})
 
     plots.best_so_far(records, objective, folder / "best_so_far.png")
-    add("best_so_far", "Best so far", "Every trial when it ended, and the best one.")
+    add(
+        "best_so_far",
+        "Best so far",
+        "Every trial when it ended, and the best one. The scale is that of the trials "
+        "trained to their end; what is below is drawn at its edge.",
+    )
     used = comparable(records)
     only = ""
     if used and used[0].rung is not None:
