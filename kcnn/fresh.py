@@ -79,7 +79,7 @@ class FreshModel:
             with pipeline.reading(train):
                 preprocessing.measure_statistics(model, batches)
         shortened = models.shorten_batch_norm(model, config, steps)
-        jit_compile = runtime.choose_jit(config.jit_compile, model, replicas.count)
+        jit_compile = runtime.choose_jit(config, model, replicas.count)
         model.jit_compile = jit_compile  # for its predictions too
         parts = towers.in_this_process(config, replicas.count)
         return cls(model, precision, jit_compile, parts, replicas, shortened, source)

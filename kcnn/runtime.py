@@ -174,24 +174,34 @@ def _cpu_flags() -> set[str]:
     return set(match.group(1).split()) if match else set()
 
 
-def choose_jit(requested: str, model: Any, replicas: int = 1) -> bool:
+def choose_jit(config: Config, model: Any, replicas: int = 1) -> bool:
     """Return whether to compile the training step with XLA for `--jit_compile`.
 
-    That of several replicas is not: XLA cannot compile what they tell each other.
+    Raises UsageError where it is asked for and cannot be.
     """
+    obstacle = _obstacle_to_xla(config, model, replicas)
+    if config.jit_compile == "on" and obstacle:
+        raise UsageError(
+            f"--jit_compile=on: XLA cannot compile {obstacle}; use auto or off"
+        )
+    if config.jit_compile == "auto":
+        return has_gpu() and not obstacle
+    return config.jit_compile == "on"
+
+
+def _obstacle_to_xla(config: Config, model: Any, replicas: int) -> str | None:
+    """Return what of a training step XLA cannot compile, if anything."""
+    import keras
+
     unfit = [layer.name for layer in model.layers if not layer.supports_jit]
-    if requested == "on" and unfit:
-        raise UsageError(
-            f"--jit_compile=on: XLA cannot compile {', '.join(unfit)}; use auto or off"
-        )
-    if requested == "on" and replicas > 1:
-        raise UsageError(
-            f"--jit_compile=on: XLA cannot compile a step of {replicas} devices; use "
-            "auto or off, or --strategy=one"
-        )
-    if requested == "auto":
-        return has_gpu() and not unfit and replicas == 1
-    return requested == "on"
+    if unfit:
+        return ", ".join(unfit)
+    if replicas > 1:  # what they tell each other
+        return f"a step of {replicas} devices"
+    pools = [m.name for m in model.layers if isinstance(m, keras.layers.MaxPooling2D)]
+    if config.deterministic and pools:  # the gradient, in TensorFlow 2.21
+        return f"{', '.join(pools)} with --deterministic"
+    return None
 
 
 def hardware() -> dict[str, Any]:

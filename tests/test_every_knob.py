@@ -236,10 +236,15 @@ def test_precision_auto_on_a_gpu(capability, policy):
 def test_jit_compile_is_obeyed_or_refused():
     plain = build_model(Config(), SPEC)
     turned = build_model(Config(rotate=10.0), SPEC)
-    assert runtime.choose_jit("on", plain) is True
-    assert runtime.choose_jit("off", plain) is False
+    on, off = (Config(jit_compile=value) for value in ("on", "off"))
+    assert runtime.choose_jit(on, plain) is True
+    assert runtime.choose_jit(off, plain) is False
     with pytest.raises(UsageError, match="random_rotation"):
-        runtime.choose_jit("on", turned)
+        runtime.choose_jit(on, turned)
+    exact = Config(jit_compile="on", deterministic=True)
+    with pytest.raises(UsageError, match="compile pool_1 with --deterministic"):
+        runtime.choose_jit(exact, plain)
+    assert runtime.choose_jit(exact, build_model(Config(model="mlp"), SPEC)) is True
     config = Config()
     loops = [
         TrainingLoop(

@@ -100,9 +100,9 @@ def test_what_trains_on_one_device_refuses_to_ignore_the_strategy(npz):
 
 def test_xla_is_refused_on_several_devices():
     model = build_model(Config(), ImageSpec(28, 28, 1, tuple("0123456789")))
-    assert runtime.choose_jit("auto", model, 2) is False
+    assert runtime.choose_jit(Config(), model, 2) is False
     with pytest.raises(UsageError, match="--jit_compile=on: XLA cannot compile a step"):
-        runtime.choose_jit("on", model, 2)
+        runtime.choose_jit(Config(jit_compile="on"), model, 2)
 
 
 def test_the_choice_is_told_and_kept(npz, tmp_path):
