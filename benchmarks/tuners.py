@@ -81,7 +81,7 @@ class Bench:
         if not (own / "result.json").exists():
             command = ["tune", *flags, *TUNERS[tuner], "--best=0"]
             self._run(own, [*command, f"--tuner={tuner}", f"--random_seed={seed}"])
-        records = Journal(own).all()
+        records = [record for record in Journal(own).all() if record.ended]
         best = ranked(records, OBJECTIVES["accuracy"])[0]
         return {
             "tuner": tuner,
@@ -210,6 +210,7 @@ def main() -> None:
     found = tested[UNTUNED].values()
     print(f"\nuntuned: {statistics.fmean(found):.2%}, ", end="")
     print(f"deviation {statistics.stdev(found):.2%}, {len(found)} seeds")
+    runtime.start_tensorflow()
     hardware = runtime.hardware()
     cores = hardware["cores"] / given.at_once
     print(f"{hardware['processor']}, {cores:g} cores a search")
