@@ -7,7 +7,8 @@ pure function of the seed and the epoch, so that a resumed run sees what it woul
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,8 @@ from kcnn.errors import Fault
 from kcnn.images import reason
 from kcnn.replicas import Share
 from kcnn.splits import Split
+
+_AHEAD = 4  # batches that are ready before they are asked for
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -49,10 +52,12 @@ def training_batches(
     """
     steps = steps_per_epoch(split, config.batch_size)
     first_epoch = start_step // steps
+    count = tf.data.experimental.assert_cardinality(steps * config.epochs - start_step)
     positions = (
         tf.data.Dataset.range(first_epoch, config.epochs)
         .flat_map(lambda epoch: _epoch(len(split), config, epoch))
         .skip(start_step - first_epoch * steps)
+        .apply(count)
     )
     with tf.device("CPU"):  # where tf.data works
         indices, labels = tf.constant(split.indices), tf.constant(split.labels)
@@ -72,9 +77,7 @@ def training_batches(
             found += (tf.gather(weights, label),)
         return found if share is None else (size, *found)
 
-    batches = _in_order(positions.map(read, tf.data.AUTOTUNE))
-    count = tf.data.experimental.assert_cardinality(steps * config.epochs - start_step)
-    return batches.apply(count).prefetch(tf.data.AUTOTUNE)
+    return _read_ahead(positions, read)
 
 
 def _epoch(n: int, config: Config, epoch: tf.Tensor) -> tf.data.Dataset:
@@ -103,8 +106,7 @@ def _balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     """Return every image once, in the split's order: (batch, ...) uint8 batches."""
     indices = tf.data.Dataset.from_tensor_slices(split.indices).batch(batch_size)
-    batches = _in_order(indices.map(split.images.gather, tf.data.AUTOTUNE))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return _read_ahead(indices, split.images.gather)
 
 
 @contextlib.contextmanager
@@ -136,7 +138,15 @@ def images_at(split: Split, positions: np.ndarray) -> np.ndarray:
         return split.images.gather(tf.constant(split.indices[positions])).numpy()
 
 
-def _in_order(batches: tf.data.Dataset) -> tf.data.Dataset:
+def _read_ahead(keys: tf.data.Dataset, read: Callable[..., Any]) -> tf.data.Dataset:
+    """Return what is read by each key, in their order, on all threads, ahead of time.
+
+    Without tf.data's autotuning: its thread sleeps for twice as long each time, and an
+    iterator that a tf.function has read from waits for it at its end, up to as long as
+    it was in use, and up to a minute.
+    """
     options = tf.data.Options()
     options.deterministic = True
+    options.autotune.enabled = False
+    batches = keys.map(read, tf.data.AUTOTUNE).prefetch(_AHEAD)
     return batches.with_options(options)

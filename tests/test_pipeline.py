@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -161,3 +162,20 @@ def test_balanced_weights_are_the_inverse_of_the_frequency():
 def test_one_image():
     split = Split(MemoryImages(IMAGES), np.array([1]), np.array([4]))
     assert order(batches(split, config())) == [4, 4, 4]
+
+
+def test_an_iterator_ends_without_waiting_for_tf_datas_autotuning(split):
+    """Its thread slept for 10, 20, 40, ... ms, up to a minute, and was waited for."""
+    stream = pipeline.training_batches(split, config(batch_size=1, epochs=100), 3)
+    read = tf.function(lambda iterator: next(iterator))
+    waits = []
+    for seconds in (0.75, 0.9):  # it woke after 0.63 and 1.27 seconds
+        batches = iter(stream)
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            read(batches)
+            time.sleep(0.05)
+        began = time.monotonic()
+        del batches
+        waits.append(time.monotonic() - began)
+    assert max(waits) < 0.2
