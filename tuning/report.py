@@ -117,7 +117,7 @@ def _draw(
         "best_so_far",
         "Best so far",
         "Every trial when it ended, and the best one. The scale is that of the trials "
-        "trained to their end; what is below is drawn at its edge.",
+        "trained to their end; what is beyond is drawn at its edge.",
     )
     used = comparable(records)
     only = ""
