@@ -32,6 +32,7 @@ from kcnn.files import write_json
 from kcnn.run import Run
 from kcnn.statistics import holm, paired_test
 from kcnn.table import render
+from tuning.final import UNTUNED
 from tuning.journal import Journal, ranked
 from tuning.objective import OBJECTIVES
 
@@ -48,7 +49,6 @@ WORK = {
 }
 SEARCHED = {"translate": "0,0.05,0.1"}  # besides the model's own space
 NEW_SEEDS = range(100, 105)
-UNTUNED = "untuned"
 
 Accuracies = dict[int, float]  # by random seed
 

@@ -92,6 +92,14 @@ def striped_images(n, classes=3, side=10, channels=1, seed=0):
     return images, labels
 
 
+def bar_and_ring():
+    """Return a one and a zero as MNIST has them, (2, 28, 28) uint8."""
+    rows, columns = np.mgrid[:28, :28] - 13.5
+    bar = (np.abs(rows) < 9) & (np.abs(columns) < 1.6)
+    ring = np.abs(np.hypot(rows / 9, columns / 6.5) - 0.8) < 0.18
+    return np.stack([bar, ring]).astype(np.uint8) * 255
+
+
 def write_npz(path, n_train=90, n_test=30, **kwargs):
     """Write an npz data set of `striped_images`."""
     x_train, y_train = striped_images(n_train, **kwargs)

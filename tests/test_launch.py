@@ -16,6 +16,7 @@ from kcnn import launch
 from kcnn.commands import launch as command
 from kcnn.errors import RunError, UsageError
 from kcnn.flags import of_command, parse
+from kcnn.run import Run
 from tests.conftest import write_npz
 
 TRAIN = ["train", "--dataset=npz:a.npz", "--model=mlp", "--dense_units=16"]
@@ -85,6 +86,32 @@ def test_what_made_the_chief_end_is_told():
     crew._ended = {1: 1}
     with pytest.raises(RunError, match="worker 1: no such file"):
         crew.status()
+
+
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_it_gives_up_after_so_many_new_starts(restarts, monkeypatch, tmp_path):
+    starts = []
+
+    class Lost:
+        def __init__(self, count, arguments, logs):
+            starts.append(arguments)
+
+        def watch(self, stop):
+            pass
+
+        def end(self):
+            pass
+
+        def lost(self):
+            return "worker 1 was killed"
+
+    monkeypatch.setattr(launch, "_Crew", Lost)
+    told = []
+    run = Run(tmp_path)
+    launcher = launch.Launcher(2, run, ["--a"], ["--b"], restarts, told.append)
+    with pytest.raises(RunError, match=f"started again {restarts} times"):
+        launcher.run()
+    assert starts == [["--a"]] * (1 + restarts) and len(told) == restarts
 
 
 def children(process):

@@ -13,6 +13,7 @@ from kcnn.export import CARD
 from kcnn.inference import Classifier
 from kcnn.pipeline import images_at
 from kcnn.spec import ImageSpec
+from tests.conftest import bar_and_ring
 
 MODEL = pathlib.Path(__file__).parents[1] / "saved_models" / "mnist-tiny"
 MOST_BYTES = 300_000
@@ -40,11 +41,7 @@ def test_its_card_tells_what_it_reached_and_how_it_is_made_again(card):
 
 def test_it_knows_a_bar_and_a_ring():
     """Drawn here, so that it is tried where there is no MNIST."""
-    rows, columns = np.mgrid[:28, :28] - 13.5
-    bar = (np.abs(rows) < 9) & (np.abs(columns) < 1.6)
-    distance = np.hypot(rows / 9, columns / 6.5)
-    ring = np.abs(distance - 0.8) < 0.18
-    images = np.stack([bar, ring])[..., None].astype(np.uint8) * 255
+    images = bar_and_ring()[..., None]
     found = Classifier(MODEL).outputs(images)
     assert [label.decode() for label in found["labels"]] == ["1", "0"]
     assert found["probabilities"].max(1).min() > 0.9

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (  # noqa: E402
     prediction_service_pb2_grpc,
 )
 
+from tests.conftest import bar_and_ring  # noqa: E402
 from tests.model_server import (  # noqa: E402
     ModelServer,
     classify_by_json,
@@ -38,14 +39,6 @@ def stub():
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
     server.stop(None).wait()
-
-
-def bar_and_ring():
-    """Return a one and a zero, (2, 28, 28) uint8."""
-    rows, columns = np.mgrid[:28, :28] - 13.5
-    bar = (np.abs(rows) < 9) & (np.abs(columns) < 1.6)
-    ring = np.abs(np.hypot(rows / 9, columns / 6.5) - 0.8) < 0.18
-    return np.stack([bar, ring]).astype(np.uint8) * 255
 
 
 def encoded(image, form, mode="L"):
