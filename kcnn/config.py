@@ -30,6 +30,7 @@ MODELS = {
     "shallow": "one or two conv and pool pairs, then wide dense layers",
     "bottleneck": "two strided convolutions that leave a handful of features",
     "mlp": "dense layers only: the baseline that a CNN has to beat",
+    "airbench": "the CIFAR-10 speed record's: conv, pool, batch norm, GELU, and again",
 }
 
 
@@ -134,6 +135,7 @@ class Config:
             lenet=(6, 16, 120),
             shallow=(32,),
             bottleneck=(4, 2),
+            airbench=(64, 256, 256),
         ),
         "filters of each convolution",
         low=1,
@@ -141,14 +143,14 @@ class Config:
     )
     convs_per_block: int = knob(
         "model",
-        by_model(convnet=1),
+        by_model(convnet=1, airbench=2),
         "convolutions of each entry of --filters; the first is pooled",
         low=1,
         high=8,
     )
     kernel_size: int = knob(
         "model",
-        by_model(tutorial=3, convnet=5, lenet=5, shallow=5, bottleneck=3),
+        by_model(tutorial=3, convnet=5, lenet=5, shallow=5, bottleneck=3, airbench=3),
         "height and width of the convolutions' kernels",
         low=1,
         high=31,
@@ -204,15 +206,15 @@ class Config:
     )
     batch_norm: int = knob(
         "model",
-        by_model(tutorial=0, convnet=1, lenet=0),
-        "batch normalization: 0 none, 1 after the first convolution (convnet: after "
-        "every one), 2 before the head too (tutorial only)",
+        by_model(tutorial=0, convnet=1, lenet=0, airbench=1),
+        "batch normalization: 0 none, 1 after the first convolution (convnet, "
+        "airbench: after every one), 2 before the head too (tutorial only)",
         low=0,
         high=2,
     )
     batch_norm_momentum: float = knob(
         "model",
-        by_model(tutorial=0.9, convnet=0.9, lenet=0.9),
+        by_model(tutorial=0.9, convnet=0.9, lenet=0.9, airbench=0.6),
         "momentum of batch normalization's moving statistics",
         low=0.0,
         high=0.9999,
@@ -237,8 +239,9 @@ class Config:
         "model",
         "glorot_uniform",
         "the weights at the start; pytorch: as its layers have them by default, "
-        "uniform within 1/sqrt(inputs of a unit), biases too",
-        choices=("glorot_uniform", "he_normal", "lecun_normal", "pytorch"),
+        "uniform within 1/sqrt(inputs of a unit), biases too; identity: the same, but "
+        "each convolution's first filters pass their inputs on",
+        choices=("glorot_uniform", "he_normal", "lecun_normal", "pytorch", "identity"),
     )
     head: str = knob(
         "model",
@@ -296,8 +299,10 @@ class Config:
     flip: str = knob(
         "preprocessing",
         "none",
-        "augmentation: random mirror image (wrong for digits and letters)",
-        choices=("none", "horizontal", "vertical", "both"),
+        "augmentation: random mirror image (wrong for digits and letters); alternate: "
+        "left and right, at random in the first epoch, then the other way around in "
+        "every next one",
+        choices=("none", "horizontal", "vertical", "both", "alternate"),
     )
     cutout: float = knob(
         "preprocessing",
@@ -313,6 +318,22 @@ class Config:
         "sees; 0: the whole image",
         low=0,
         high=4096,
+    )
+    whiten: int = knob(
+        "preprocessing",
+        0,
+        "side of the patches of which the principal components, from 5,000 training "
+        "images, are the network's first convolution, which is never trained; 0: none",
+        low=0,
+        high=8,
+    )
+    test_views: str = knob(
+        "preprocessing",
+        "none",
+        "the logits of an image are the mean over itself and its mirror image, or, "
+        "mirror_shift, over both shifted by a pixel as well; in tests and in the "
+        "export, never in training",
+        choices=("none", "mirror", "mirror_shift"),
     )
 
     # Transfer: the weights of another run as the start
@@ -339,7 +360,8 @@ class Config:
     optimizer: str = knob(
         "training",
         "adam",
-        "update rule; momentum and nesterov are SGD with that",
+        "update rule; momentum and nesterov are SGD with that; muon orthogonalizes the "
+        "updates of convolutions and is Adam, at a tenth of the rate, for the rest",
         choices=(
             "adadelta",
             "sgd",
@@ -348,6 +370,7 @@ class Config:
             "rmsprop",
             "adam",
             "adamw",
+            "muon",
         ),
     )
     learning_rate: float = knob(
@@ -362,6 +385,7 @@ class Config:
                 "rmsprop": 0.001,
                 "adam": 0.002,
                 "adamw": 0.002,
+                "muon": 0.05,
             },
         ),
         "highest learning rate of the schedule",
@@ -370,21 +394,21 @@ class Config:
     )
     momentum: float = knob(
         "training",
-        By("optimizer", {"momentum": 0.9, "nesterov": 0.9}),
-        "momentum of SGD",
+        By("optimizer", {"momentum": 0.9, "nesterov": 0.9, "muon": 0.6}),
+        "momentum of SGD and of Muon",
         low=0.0,
         high=0.9999,
     )
     beta_1: float = knob(
         "training",
-        By("optimizer", {"adam": 0.9, "adamw": 0.9}),
+        By("optimizer", {"adam": 0.9, "adamw": 0.9, "muon": 0.9}),
         "decay of Adam's mean of the gradients",
         low=0.0,
         high=0.9999,
     )
     beta_2: float = knob(
         "training",
-        By("optimizer", {"adam": 0.999, "adamw": 0.999}),
+        By("optimizer", {"adam": 0.999, "adamw": 0.999, "muon": 0.999}),
         "decay of Adam's mean of their squares",
         low=0.0,
         high=0.999999,
@@ -398,6 +422,7 @@ class Config:
                     ("adadelta", "sgd", "momentum", "nesterov", "rmsprop", "adam"), 0.0
                 ),
                 "adamw": 0.01,
+                "muon": 0.1,
             },
         ),
         "decoupled weight decay of kernels (never of biases and normalization)",
@@ -408,8 +433,9 @@ class Config:
         "training",
         "one_cycle",
         "learning rate over the run: constant; cosine, down to 0; one_cycle, up over "
-        "the first 30% and down to 0; step, times step_factor every step_epochs",
-        choices=("constant", "cosine", "one_cycle", "step"),
+        "the first 30% and down to 0; triangle, up over the first 23% and down to 7%, "
+        "in straight lines; step, times step_factor every step_epochs",
+        choices=("constant", "cosine", "one_cycle", "triangle", "step"),
     )
     warmup_epochs: float = knob(
         "training",
@@ -666,7 +692,7 @@ def _check_combinations(config: Config) -> None:
             f"--filters: got {show(config.filters) or 'none'}, expected "
             f"{' or '.join(map(str, wanted))} numbers for --model={config.model}"
         )
-    if config.model in ("convnet", "bottleneck") and not config.filters:
+    if config.model in ("convnet", "bottleneck", "airbench") and not config.filters:
         raise UsageError(f"--filters: --model={config.model} needs at least one number")
     if config.model == "bottleneck":
         for name in ("strides", "pool_sizes"):

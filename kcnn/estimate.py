@@ -14,7 +14,7 @@ _FLOAT_BYTES = 4
 
 # Variables of each optimizer that are as large as the weights.
 _SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "rmsprop": 1}
-_SLOTS |= {"adadelta": 2, "adam": 2, "adamw": 2}
+_SLOTS |= {"adadelta": 2, "adam": 2, "adamw": 2, "muon": 1}
 
 # A checkpoint's copies of the state: as arrays, and as the file's bytes.
 _COPIES = 2

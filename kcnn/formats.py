@@ -22,8 +22,9 @@ from kcnn.confidence import Rule
 from kcnn.export import answers, folder_aside, move_to_next_version
 from kcnn.inference import Outputs
 from kcnn.layers import BatchNormalization, Dropout
-from kcnn.preprocessing import Standardization
+from kcnn.preprocessing import Standardization, Whitening
 from kcnn.spec import ImageSpec
+from kcnn.views import MeanOfViews, Views, mean_of, views_of
 
 CHECK = "check.json"  # the file with what comparing a format came to
 
@@ -112,6 +113,11 @@ def stock_model(model: keras.Model) -> keras.Model:
                 variance=np.square(divisor).reshape(kept),
                 name=layer.name,
             )
+        if isinstance(layer, Whitening):
+            filters, dtype = layer.kernel.shape[-1], layer.dtype_policy
+            return keras.layers.Conv2D(
+                filters, layer.size, use_bias=False, name=layer.name, dtype=dtype
+            )
         if isinstance(layer, Dropout):
             whole, each = keras.layers.SpatialDropout2D, keras.layers.Dropout
             kind = whole if layer.whole_channels else each
@@ -120,11 +126,27 @@ def stock_model(model: keras.Model) -> keras.Model:
             return keras.layers.BatchNormalization.from_config(layer.get_config())
         return layer.__class__.from_config(layer.get_config())
 
+    views = [layer for layer in model.layers if isinstance(layer, Views)]
+    if views:
+        model = _without(model, Views, MeanOfViews)
     copy = keras.models.clone_model(model, clone_function=stock)
     for own, other in zip(model.layers, copy.layers, strict=True):
         if not isinstance(own, Standardization):
             other.set_weights(own.get_weights())
-    return copy
+    if not views:
+        return copy
+    images = keras.Input(copy.input_shape[1:], dtype="uint8", name="images")
+    kind = views[0].kind
+    logits = mean_of([copy(view) for view in views_of(images, kind)], kind)
+    return keras.Model(images, logits)
+
+
+def _without(model: keras.Model, *kinds: type) -> keras.Model:
+    """Return a model of the same layers, one after the other, but for some kinds."""
+    left_out = (keras.layers.InputLayer, *kinds)
+    layers = [layer for layer in model.layers if not isinstance(layer, left_out)]
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
+    return keras.Sequential([images, *layers])
 
 
 def _load_keras(path: pathlib.Path) -> Runner:

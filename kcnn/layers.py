@@ -47,7 +47,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         images = tf.reshape(x, (-1, 1, 1, channels)) if x.shape.rank != 4 else x
         normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images,
-            scale=tf.convert_to_tensor(self.gamma),
+            scale=tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels),
             offset=tf.convert_to_tensor(self.beta),
             mean=tf.zeros(0),
             variance=tf.zeros(0),

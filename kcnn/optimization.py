@@ -8,26 +8,33 @@ import keras
 from keras import ops
 
 from kcnn.config import Config
-from kcnn.optimizers import SGD, Adadelta, Adam, AdamW
+from kcnn.optimizers import SGD, Adadelta, Adam, AdamW, Muon
 
 # Never decayed: biases, and the scale and shift of normalization.
 _NOT_DECAYED = ["bias", "gamma", "beta"]
+
+# Adam's learning rate in Muon, as a part of Muon's.
+_ADAM_PART = 0.1
 
 # Part of a one-cycle run in which the learning rate rises, and where it starts.
 # From Smith and Topin, "Super-convergence" (2018), in fastai's form.
 _RISING_PART = 0.3
 _START_FACTOR = 1 / 25
 
+# The triangle: its rising part, and where it starts and ends. From Jordan, "94% on
+# CIFAR-10 in 3.29 seconds on a single GPU" (2024).
+_TRIANGLE_PART, _TRIANGLE_START, _TRIANGLE_END = 0.23, 0.2, 0.07
+
 
 @keras.saving.register_keras_serializable("kcnn")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate as a function of the step, for the four schedules.
+    """The learning rate as a function of the step, for the schedules.
 
     Args:
-        kind: constant, cosine, one_cycle or step.
+        kind: constant, cosine, one_cycle, triangle or step.
         peak: highest learning rate.
         total_steps: steps of the whole run.
-        warmup_steps: steps of linear rise from 0 (not used by one_cycle).
+        warmup_steps: steps of linear rise from 0 (constant, cosine and step).
         drop_steps: steps between two drops (step only).
         drop_factor: factor of each drop (step only).
         factor: of every learning rate; a rollback halves it.
@@ -57,6 +64,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         peak = self.factor * self.peak
         if self.kind == "one_cycle":
             return peak * self._one_cycle(step)
+        if self.kind == "triangle":
+            return peak * self._triangle(step)
         warm = ops.minimum((step + 1) / max(self.warmup_steps, 1.0), 1.0)
         return peak * warm * self._after_warmup(step)
 
@@ -75,6 +84,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         fall = max(self.total_steps - rise, 1.0)
         down = _cosine_between(1.0, 0.0, ops.clip((step - rise) / fall, 0.0, 1.0))
         return ops.where(step < rise, up, down)
+
+    def _triangle(self, step):
+        rise = max(_TRIANGLE_PART * self.total_steps, 1.0)
+        up = _TRIANGLE_START + (1 - _TRIANGLE_START) * step / rise
+        fall = max(self.total_steps - rise, 1.0)
+        down = 1 - (1 - _TRIANGLE_END) * ops.clip((step - rise) / fall, 0.0, 1.0)
+        return ops.minimum(up, down)
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -143,6 +159,14 @@ def build_optimizer(
         "adam": lambda: Adam(**betas, **common),
         "adamw": lambda: AdamW(
             **betas, **{**common, "weight_decay": config.weight_decay}
+        ),
+        "muon": lambda: Muon(
+            momentum=config.momentum,
+            adam_beta_1=config.beta_1,
+            adam_beta_2=config.beta_2,
+            adam_lr_ratio=_ADAM_PART,
+            adam_weight_decay=config.weight_decay or None,
+            **common,
         ),
     }
     optimizer = makers[config.optimizer]()

@@ -64,6 +64,30 @@ class SGD(keras.optimizers.SGD):
         )
 
 
+class Muon(keras.optimizers.Muon):
+    """Muon for convolutions, of which Keras's own knows nothing, and Adam for the rest.
+
+    The momentum of a kernel, as a matrix of a row for each of a filter's inputs and a
+    column a filter, is replaced by the nearest orthogonal one, so that no direction is
+    learnt faster than another. From Jordan et al., "Muon: an optimizer for hidden
+    layers in neural networks" (2024), with three steps of Newton and Schulz as in the
+    CIFAR-10 speed record.
+    """
+
+    def __init__(self, *args, ns_steps: int = 3, rms_rate: float | None = None, **kw):
+        super().__init__(*args, ns_steps=ns_steps, rms_rate=rms_rate, **kw)
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) != 4
+
+    def _muon_update_step(self, gradient, variable, lr, m):
+        m.assign(m * self.momentum + gradient)
+        along = gradient + m * self.momentum
+        matrix = tf.reshape(along, (-1, along.shape[-1]))
+        update = self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
+        self.assign_sub(variable, lr * tf.reshape(update, along.shape))
+
+
 class Adadelta(keras.optimizers.Adadelta):
     """Adadelta; see keras.optimizers.Adadelta."""
 

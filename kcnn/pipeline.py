@@ -64,14 +64,18 @@ def training_batches(
         weights = None
         if config.class_weight == "balanced":
             weights = tf.constant(_balanced_weights(split.labels, num_classes))
+        mirrored = tf.constant(_mirrored_first(len(split), config.random_seed))
 
-    def read(at: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def read(epoch: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = tf.size(at, tf.int64)
         if share is not None:
             begin, end = share.bounds(size)
             at = at[begin:end]
         label = tf.gather(labels, at)
         batch = split.images.gather(tf.gather(indices, at))
+        if config.flip == "alternate":
+            turned = tf.gather(mirrored, at) != (epoch % 2 == 1)
+            batch = tf.where(turned[:, None, None, None], batch[:, :, ::-1], batch)
         found: tuple[tf.Tensor, ...] = (batch, tf.one_hot(label, num_classes))
         if weights is not None:
             found += (tf.gather(weights, label),)
@@ -81,7 +85,7 @@ def training_batches(
 
 
 def _epoch(n: int, config: Config, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Return one epoch's batches of positions, (batch,) int64."""
+    """Return one epoch's batches: the epoch, and positions (batch,) int64."""
     # Philox by name: TensorFlow keeps its numbers the same on every device.
     keys = tf.random.stateless_uniform(
         (n,),
@@ -92,7 +96,18 @@ def _epoch(n: int, config: Config, epoch: tf.Tensor) -> tf.data.Dataset:
         alg="philox",
     )
     order = tf.cast(tf.argsort(keys, stable=True), tf.int64)
-    return tf.data.Dataset.from_tensor_slices(order).batch(config.batch_size)
+    batches = tf.data.Dataset.from_tensor_slices(order).batch(config.batch_size)
+    return batches.map(lambda at: (epoch, at))
+
+
+def _mirrored_first(n: int, random_seed: int) -> np.ndarray:
+    """Return which images the first epoch of --flip=alternate mirrors, (n,) bool.
+
+    Every next epoch shows all the other way around: two epochs show both sides of
+    each, while chance would show a half the same side twice. From Jordan, "94% on
+    CIFAR-10 in 3.29 seconds on a single GPU" (2024).
+    """
+    return np.random.default_rng(random_seed).random(n) < 0.5
 
 
 def _balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:

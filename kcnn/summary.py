@@ -9,6 +9,7 @@ import keras
 from keras import layers as k
 
 from kcnn.layers import Dropout
+from kcnn.preprocessing import Whitening
 
 
 def layer_rows(model: keras.Model) -> list[dict[str, Any]]:
@@ -53,6 +54,9 @@ def layer_flops(layer: keras.layers.Layer) -> int:
         outputs = math.prod(layer.output.shape[1:])
         products = math.prod(layer.kernel.shape[:-1])
         return int(outputs * (2 * products + bool(layer.use_bias)))
+    if isinstance(layer, Whitening):
+        outputs = math.prod(layer.output.shape[1:])
+        return 2 * outputs * math.prod(layer.kernel.shape[:-1])
     return 0
 
 
@@ -69,6 +73,8 @@ def _detail(layer: keras.layers.Layer) -> str:
     if isinstance(layer, Dropout):
         channels = ", whole channels" if layer.whole_channels else ""
         return f"rate {layer.rate:g}{channels}"
+    if isinstance(layer, Whitening):
+        return f"patches of {layer.size}x{layer.size}"
     if isinstance(layer, k.BatchNormalization):
         return f"momentum {layer.momentum:g}"
     if isinstance(layer, k.Activation):

@@ -48,6 +48,8 @@ MODEL_KNOBS = {
     "flip": ({}, "horizontal"),
     "cutout": ({}, 0.3),
     "crop": ({}, 8),
+    "whiten": ({}, 2),
+    "test_views": ({}, "mirror"),
     "freeze": ({"init_from": "runs/a"}, 1),
 }
 

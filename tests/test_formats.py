@@ -124,6 +124,19 @@ def test_stock_layers_compute_the_same(standardize):
     )
 
 
+@pytest.mark.parametrize("views", ["none", "mirror", "mirror_shift"])
+def test_stock_layers_whiten_and_average_the_same(views, tmp_path):
+    settings = {"model": "airbench", "filters": (8,), "whiten": 2, "dropout": None}
+    network = a_network(**settings, test_views=views)
+    stock_model(network).save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert "kcnn>" not in archive.read("config.json").decode()
+    stock = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        stock.predict(IMAGES, verbose=0), network.predict(IMAGES, verbose=0), atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_dropped_channels_stay_channels(whole):
     settings = {"conv_dropout": 0.5, "spatial_dropout": whole, "batch_norm": 0}

@@ -36,6 +36,9 @@ PARAMETERS = {
     + dense(128, 10),
     "bottleneck": conv(3, 1, 4) + conv(3, 4, 2) + dense(2, 10),
     "mlp": dense(784, 512) + dense(512, 128) + dense(128, 10),
+    # Without biases, with three numbers a channel of batch norm: it has no scale.
+    "airbench": 9 * (64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 3 * (2 * 64 + 4 * 256)
+    + 256 * 10,
 }  # fmt: skip
 
 
@@ -107,6 +110,19 @@ def test_the_tutorial_has_the_known_number_of_parameters():
             "images conv_1 pool_1 activation_1 flatten dense_1 logits dropout softmax",
         ),
         (
+            {"model": "airbench", "filters": (8, 4), "convs_per_block": 1},
+            "conv_1 pool_1 batch_norm_1 activation_1 conv_2 pool_2 batch_norm_2 "
+            "activation_2 pool logits scale",
+        ),
+        (
+            {
+                **{"model": "airbench", "filters": (8,), "batch_norm": 0, "whiten": 2},
+                "test_views": "mirror",
+            },
+            "images views whitening activation_0 conv_1 pool_1 activation_1 conv_1_2 "
+            "activation_1_2 pool logits scale mean_of_views",
+        ),
+        (
             {"model": "lenet", "conv_dropout": 0.5, "batch_norm": 1},
             "pad conv_1 batch_norm_1 pool_1 conv_2 conv_dropout pool_2 conv_3 "
             "flatten dense_1 logits",
@@ -165,6 +181,17 @@ def test_pytorchs_weights_are_uniform_within_the_root_of_the_fan_in():
             uniform = scipy.stats.uniform(-bound, 2 * bound)
             assert scipy.stats.kstest(drawn, uniform.cdf).pvalue > 1e-3
         assert not np.allclose(kernel[: len(bias)], bias)
+
+
+def test_identity_weights_pass_the_inputs_on():
+    config = Config(model="convnet", batch_norm=0, initializer="identity")
+    model = build_model(config, DIGITS)
+    images = np.random.default_rng(0).random((2, 14, 14, 16), np.float32)
+    seen = np.asarray(model.get_layer("conv_2")(images))
+    kernel, bias = model.get_layer("conv_2").get_weights()
+    np.testing.assert_allclose(seen[..., :16], images + bias[:16], atol=1e-6)
+    assert 0 < np.abs(kernel[..., 16:]).max() <= (25 * 16) ** -0.5
+    assert kernel[..., 16:].std() == pytest.approx((25 * 16) ** -0.5 / 3**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,13 @@ def test_one_cycle_peaks_after_three_tenths():
     assert found[4] < 0.001
 
 
+def test_the_triangle_has_straight_sides():
+    settings = {"schedule": "triangle", "learning_rate": 2.0, "epochs": 100}
+    found = rates([0, 115, 230, 615, 1000, 2000], **settings)
+    expected = [2 * 0.2, 2 * 0.6, 2.0, 2 * (1 + 0.07) / 2, 2 * 0.07, 2 * 0.07]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", KNOBS["optimizer"].choices)
 def test_every_optimizer_takes_a_step_downhill(name):
     config = Config(optimizer=name, schedule="constant")

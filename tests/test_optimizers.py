@@ -34,3 +34,41 @@ def test_steps_are_those_of_keras(name, options):
     assert not np.allclose(ends[0][0], start)
     for found, expected in zip(*ends, strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+
+
+def orthogonalized(matrix, steps=3):
+    """Return Newton and Schulz's iteration, as its authors published it."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x
+
+
+def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest():
+    random = np.random.default_rng(0)
+    kernel = keras.Variable(random.normal(size=(3, 3, 4, 8)).astype("float32"))
+    dense = keras.Variable(random.normal(size=(5, 2)).astype("float32"))
+    before = kernel.numpy(), dense.numpy()
+    optimizer = optimizers.Muon(
+        learning_rate=0.1,
+        momentum=0.6,
+        adam_lr_ratio=0.1,
+        weight_decay=None,
+        adam_weight_decay=None,
+    )
+    optimizer.build([kernel, dense])
+    momentum, expected = 0.0, before[0].reshape(36, 8).T.astype(float)
+    for _ in range(3):
+        gradients = [random.normal(size=v.shape) for v in (kernel, dense)]
+        tensors = [keras.ops.convert_to_tensor(g, "float32") for g in gradients]
+        optimizer.apply(tensors, [kernel, dense])
+        gradient = gradients[0].reshape(36, 8).T
+        momentum = 0.6 * momentum + gradient
+        step = orthogonalized(gradient + 0.6 * momentum)
+        assert np.linalg.svd(step, compute_uv=False) == pytest.approx(1, abs=0.35)
+        expected -= 0.1 * step
+    found = kernel.numpy().reshape(36, 8).T
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # Adam's first steps are of the learning rate's size.
+    assert 0.01 < np.abs(dense.numpy() - before[1]).max() < 0.0301

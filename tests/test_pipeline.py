@@ -107,6 +107,28 @@ def test_order_is_the_same_on_every_machine(split):
     ]
 
 
+def test_alternate_flips_show_each_image_from_both_sides_in_turn():
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None] * 2
+    images = images + np.array([0, 1], np.uint8)[:, None]  # the right pixel is odd
+    split = Split(MemoryImages(images), np.zeros(40, int), np.arange(40))
+    settings = config(flip="alternate", epochs=4, batch_size=10)
+    found = np.concatenate([seen for seen, _ in batches(split, settings)])
+    assert found.shape == (160, 1, 2, 1)
+    number, mirrored = found[:, 0, 0, 0] // 2, found[:, 0, 0, 0] % 2 == 1
+    by_epoch = np.array(
+        [
+            mirrored[i : i + 40][np.argsort(number[i : i + 40])]
+            for i in range(0, 160, 40)
+        ]
+    )
+    assert 10 < by_epoch[0].sum() < 30
+    np.testing.assert_array_equal(by_epoch[1], ~by_epoch[0])
+    np.testing.assert_array_equal(by_epoch[2], by_epoch[0])
+    np.testing.assert_array_equal(by_epoch[3], ~by_epoch[0])
+    again = batches(split, settings, start_step=6)
+    np.testing.assert_array_equal(np.concatenate([s for s, _ in again]), found[60:])
+
+
 @pytest.fixture
 def folder(tmp_path):
     for i, (image, label) in enumerate(zip(*striped_images(90), strict=True)):

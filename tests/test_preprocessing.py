@@ -49,6 +49,34 @@ def test_each_image_by_itself():
     np.testing.assert_allclose(found, (values - mean) / deviation, atol=2e-5)
 
 
+def test_whitened_patches_have_uncorrelated_components_of_variance_one():
+    config = Config(model="airbench", filters=(4,), whiten=2, standardize="channel")
+    model = build_model(config, SPEC)
+    images = some_images(400)
+    measure_statistics(model, np.array_split(images, 3))
+    seen = standardized("channel", images)
+    whitening = model.get_layer("whitening")
+    found = np.asarray(whitening(seen)).reshape(-1, 24)
+    np.testing.assert_array_equal(found[:, 12:], -found[:, :12])
+    products = found[:, :12].T @ found[:, :12] / len(found)
+    np.testing.assert_allclose(products, np.eye(12), atol=0.01)
+    assert whitening.trainable_weights == []
+    assert whitening.compute_output_shape((None, 12, 12, 3)) == (None, 11, 11, 24)
+
+
+def test_whitening_goes_by_the_first_5000_images_only():
+    images = np.random.default_rng(0).integers(0, 256, (5200, 4, 4, 1), np.uint8)
+    spec = ImageSpec(4, 4, 1, ("a", "b"))
+    config = Config(model="airbench", filters=(4,), whiten=2)
+    kernels = []
+    for last in (0, 255):
+        images[5000:] = last
+        model = build_model(config, spec)
+        measure_statistics(model, np.array_split(images, 11))
+        kernels.append(model.get_layer("whitening").get_weights()[0])
+    np.testing.assert_array_equal(*kernels)
+
+
 def test_pixels_that_never_change_stay_finite_even_when_they_do():
     layer = Standardization((0, 1, 2), 0.1)
     layer.build((None, 12, 12, 3))
