@@ -5,10 +5,10 @@ In a process of its own: TensorFlow's memory would else count as that of every s
 
 from __future__ import annotations
 
-import concurrent.futures
 import multiprocessing
 import pathlib
 import signal
+from multiprocessing.connection import Connection
 from typing import Any
 
 from kcnn.benchmark.plan import CLASSES, SHAPE, Plan
@@ -28,12 +28,29 @@ def prepare(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
         UsageError: the data set cannot be had, or is not what the models take.
     """
     spawn = multiprocessing.get_context("spawn")
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
-    with concurrent.futures.ProcessPoolExecutor(1, spawn, signal.signal, ignore) as p:
-        try:
-            return p.submit(_prepare, plan, folder).result()
-        except concurrent.futures.BrokenExecutor:
-            raise RunError("the process that reads the images was killed") from None
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_send, args=(sender, plan, folder), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        raise RunError("the process that reads the images was killed") from None
+    finally:
+        process.kill()  # it has told all, or a signal came
+        process.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _send(sender: Connection, plan: Plan, folder: pathlib.Path) -> None:
+    """Send what `_prepare` returns, or the error that a user is to see."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
+    try:
+        sender.send(_prepare(plan, folder))
+    except (UsageError, RunError, OSError) as error:
+        sender.send(error)
 
 
 def _prepare(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:

@@ -98,6 +98,12 @@ FLAGS = {
 }
 
 
+_RECORD = "benchmark.json"
+# What else is written -> the figures that it shows.
+_TABLES = {"benchmark.csv": "speed", "time_to.csv": "time_to"}
+_PICTURES = {"speed.png": "speed", "accuracy.png": "speed", "time_to.png": "time_to"}
+
+
 def define_knobs(values: FlagValues) -> None:
     """Define what says where the images are."""
     flags.define_knobs(values, ["data_dir"])
@@ -121,6 +127,8 @@ def main(values: FlagValues, arguments: list[str]) -> None:
         prepared = prepare.prepare(plan, folder)
         record = _record(plan, prepared, torch)
         _announce(board, plan, record)
+        if output:
+            _clear(output)
         with _shown(board, record, output):
             for kind, one in measure.measure(plan, prepared, folder):
                 record[f"{kind}s"].append(one)
@@ -133,7 +141,7 @@ def main(values: FlagValues, arguments: list[str]) -> None:
 
 
 def _kept(output: pathlib.Path | None) -> str:
-    path = output / "benchmark.json" if output else None
+    path = output / _RECORD if output else None
     return f"what was measured is in {path}" if path and path.exists() else ""
 
 
@@ -248,10 +256,16 @@ def _conclude(
         board.note("written", ", ".join(map(str, _write(record, output))))
 
 
+def _clear(output: pathlib.Path) -> None:
+    """Remove what an earlier benchmark wrote there, which would stand beside this."""
+    for name in (_RECORD, *_TABLES, *_PICTURES):
+        (output / name).unlink(missing_ok=True)
+
+
 def _write_record(record: dict[str, Any], output: pathlib.Path) -> pathlib.Path:
     from kcnn.files import write_json
 
-    path = output / "benchmark.json"
+    path = output / _RECORD
     write_json(path, record)
     return path
 
@@ -262,19 +276,13 @@ def _write(record: dict[str, Any], output: pathlib.Path) -> list[pathlib.Path]:
     from kcnn.files import write_csv
 
     written = [_write_record(record, output)]
-    speed, time_to = (record["figures"][key] for key in ("speed", "time_to"))
-    tables = {"benchmark.csv": speed, "time_to.csv": time_to}
-    pictures = {
-        "speed.png": (plots.speed, speed),
-        "accuracy.png": (plots.accuracy, speed),
-        "time_to.png": (plots.time_to, time_to),
-    }
-    for name, rows in tables.items():
-        if rows:
+    for name, part in _TABLES.items():
+        if rows := record["figures"][part]:
             write_csv(output / name, rows)
             written.append(output / name)
-    for name, (draw, rows) in pictures.items():
-        if rows:
+    for name, part in _PICTURES.items():
+        if rows := record["figures"][part]:
+            draw = getattr(plots, pathlib.Path(name).stem)
             draw(record, rows, output / name)
             written.append(output / name)
     return written
