@@ -114,9 +114,8 @@ def time_to(record: Mapping[str, Any], rows: Sequence[Row], path: Path) -> Figur
         seconds = [s for s in found if s is not None]
         _points(axes, place, seconds)
         if row["seconds"] is not None:
-            color = BLUE if ours else "white"
-            marker = "D" if ours else "s"
-            axes.plot(row["seconds"], place, marker, color=color, mec="black", ms=7)
+            color = BLUE if ours else "black"
+            axes.plot(row["seconds"], place, "|", color=color, ms=16, mew=2.5)
         if seconds:
             _beside(axes, max(seconds), place, seconds_text(row))
         else:
@@ -144,11 +143,11 @@ def time_to(record: Mapping[str, Any], rows: Sequence[Row], path: Path) -> Figur
         bottom = all_axes[-1]
         span = max(ends) / min(ends)
         # The texts need their place.
-        bottom.set_xlim(0.7 * min(ends), max(ends) * max(4, span**0.8))
+        bottom.set_xlim(0.7 * min(ends), max(ends) * max(4, span**0.6))
         log_scale(bottom, "x")
         bottom.set_xlabel(
             "seconds of training, with building graphs, without evaluation\n"
-            "(log scale; large: median; dots: rounds)"
+            "(log scale; line: median; dots: rounds)"
         )
     return figure
 
@@ -187,7 +186,15 @@ def _points(axes: Axes, place: int, values: Sequence[float]) -> None:
     """Draw the rounds of a side, and a line from the least to the greatest."""
     if values:
         axes.plot([min(values), max(values)], [place, place], "k-", lw=1)
-        axes.plot(values, [place] * len(values), "o", color="white", mec="black", ms=4)
+        axes.plot(
+            values,
+            [place] * len(values),
+            "o",
+            color="white",
+            mec="black",
+            ms=4,
+            zorder=3,
+        )
 
 
 def _beside(axes: Axes, x: float, place: int, text: str) -> None:
