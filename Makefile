@@ -20,7 +20,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 benchmark: $(VENV)/.installed
-	$(BIN)/python benchmarks/training.py $(BENCHMARK)
+	$(BIN)/kcnn benchmark $(BENCHMARK)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -16,6 +16,7 @@ COMMANDS = {
     "tune": "search for the best values of knobs on validation images",
     "evaluate": "test a run or a SavedModel on any data set and split",
     "compare": "rank runs over their random seeds and say which is better",
+    "benchmark": "measure kcnn beside stock Keras and PyTorch on this machine",
     "reproduce": "run published experiments again, and set them side by side",
     "predict": "label image files with a SavedModel",
     "serve": "try a SavedModel in the browser: draw or drop an image",

@@ -87,7 +87,7 @@ class Job:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C comes once, from the parent
                 pass_fds=() if lock is None else (lock.descriptor,),
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=die_with_parent(os.getpid()),
             )
 
     @property
@@ -139,8 +139,8 @@ class Job:
             return file.read().decode(errors="replace")
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    """Return what the child does between fork and exec."""
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """Return what a child of `parent` does between fork and exec."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare() -> None:
