@@ -10,6 +10,7 @@ import numpy as np
 from kcnn.config import Config
 from kcnn.handwriting import RandomHandwriting
 from kcnn.layers import RandomTranslation
+from kcnn.views import Views
 
 # Images that are looked at for the principal components of patches, and what is added
 # to the variances of those, so that noise stays small; both as in the record recipe.
@@ -226,7 +227,7 @@ def measure_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> Non
             layer.measure(batches)
         if isinstance(layer, Whitening):
             layer.measure(_first(_WHITENED_IMAGES, batches, before))
-        if not isinstance(layer, keras.layers.InputLayer):
+        if not isinstance(layer, keras.layers.InputLayer | Views):
             before.append(layer)
 
 

@@ -64,6 +64,16 @@ def test_whitened_patches_have_uncorrelated_components_of_variance_one():
     assert whitening.compute_output_shape((None, 12, 12, 3)) == (None, 11, 11, 24)
 
 
+def test_whitening_goes_by_the_images_themselves_not_by_views_of_them():
+    kernels = []
+    for views in ("none", "mirror_shift"):
+        settings = {"model": "airbench", "filters": (4,), "test_views": views}
+        model = build_model(Config(whiten=2, **settings), SPEC)
+        measure_statistics(model, [some_images()])
+        kernels.append(model.get_layer("whitening").get_weights()[0])
+    np.testing.assert_array_equal(*kernels)
+
+
 def test_whitening_goes_by_the_first_5000_images_only():
     images = np.random.default_rng(0).integers(0, 256, (5200, 4, 4, 1), np.uint8)
     spec = ImageSpec(4, 4, 1, ("a", "b"))
