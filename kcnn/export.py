@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from kcnn import images as image_ops
 from kcnn.confidence import ENERGY, MAX_PROBABILITY, PLAIN, Judged, Rule
+from kcnn.decoding import batch_decoder
 from kcnn.errors import RunError
 from kcnn.files import flush, flush_tree
 from kcnn.image_feature import ImageFeature
@@ -175,7 +176,7 @@ def _archive(
         found = answers(model, images, rule)
         return {**found, "labels": tf.gather(names, found["classes"])}
 
-    decode = image_ops.batch_decoder(spec.shape, spec.normalize_input)
+    decode = batch_decoder(spec.shape, spec.normalize_input)
 
     def from_images(images):
         return outputs(image_ops.fit(images, spec.shape, spec.normalize_input))
