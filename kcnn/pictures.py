@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import scipy.special
+import scipy
 
 from kcnn import diagram, galleries, pipeline, plots, rejection_plots
 from kcnn.config import Config

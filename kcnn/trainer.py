@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.special
+import scipy
 
 from kcnn import (
     checkpoint,
