@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,6 +122,17 @@ def cores() -> int:
         found = os.cpu_count() or 1
     quota, _, period = memory.cgroup("cpu.max").partition(" ")
     return min(found, max(1, int(quota) // int(period))) if quota.isdigit() else found
+
+
+def process_began() -> float | None:
+    """Return when this process was started, by time.perf_counter; None: not known."""
+    try:
+        text = pathlib.Path("/proc/self/stat").read_text()
+        ticks = int(text.rpartition(")")[2].split()[19])  # starttime of proc(5)
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):  # no Linux
+        return None
+    return time.perf_counter() - age
 
 
 def make_deterministic() -> None:

@@ -70,6 +70,7 @@ def train(
     repeats: Mapping[str, Any] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     on_tested: Callable[[Trained], None] | None = None,
+    since: float | None = None,
     data: Dataset | None = None,
     replicas: Replicas | None = None,
 ) -> Trained | None:
@@ -88,6 +89,8 @@ def train(
         repeats: the config.json of a run of the same data set that this one repeats.
         on_epoch: called with each row of metrics.csv at the end of its epoch.
         on_tested: called with what is known before the export, which it may go beside.
+        since: when the command began, by time.perf_counter, for `start_seconds` of
+            evaluation.json: from then to the first step. None: now.
         data: the Config's data set, where it is loaded already.
         replicas: those of the Config's strategy, where they are chosen already.
 
@@ -157,7 +160,11 @@ def train(
     skipped = data.skipped + (unknown.skipped if unknown else [])
     result = scores | {
         "skipped_files": [{"file": f, "reason": r} for f, r in skipped],
-        "timing": _timing(fitting.history, data, scores, began),
+        "timing": {
+            "start_seconds": fitting.first_step_began
+            and fitting.first_step_began - (since or began),
+            **_timing(fitting.history, data, scores, began),
+        },
         "best_epoch": fitting.history.best_epoch or None,
         "stopped_early": fitting.history.stopped_early,
         "rollbacks": fitting.history.rollbacks,

@@ -177,6 +177,7 @@ def _train(
             repeats=repeats,
             on_epoch=log,
             replicas=replicas,
+            since=runtime.process_began(),
             on_tested=lambda tested: pictures.draw_beside(helper, run, config, tested),
         )
         if trained is None:  # the chief does the rest
