@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy
 
 from kcnn.config import Config
 from kcnn.evaluation import cross_entropy

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
-import sklearn.metrics
+import scipy
 
 from kcnn.errors import RunError
 from kcnn.statistics import wilson_interval
@@ -44,16 +43,14 @@ def evaluate_logits(
     calibration = calibration_scores(logits, labels)
     predicted = logits.argmax(1)
     hits = predicted == labels
-    everything = range(len(class_names))
+    matrix = _confusion_matrix(labels, predicted, len(class_names))
     scores = {
         **_accuracy(hits),
         "loss": calibration["loss"],
-        "macro_f1": _macro_f1(labels, predicted),
+        "macro_f1": _macro_f1(matrix),
         "expected_calibration_error": calibration["expected_calibration_error"],
-        "per_class": _per_class(labels, predicted, class_names),
-        "confusion_matrix": sklearn.metrics.confusion_matrix(
-            labels, predicted, labels=everything
-        ).tolist(),
+        "per_class": _per_class(matrix, class_names),
+        "confusion_matrix": matrix.tolist(),
         "reliability": calibration["reliability"],
     }
     if len(class_names) > 10:
@@ -115,17 +112,29 @@ def quick_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     predicted = logits.argmax(1)
     scores = (
         float((predicted == labels).mean()),
-        _macro_f1(labels, predicted),
+        _macro_f1(_confusion_matrix(labels, predicted, logits.shape[1])),
         cross_entropy(logits, labels),
     )
     return dict(zip(QUICK_SCORES, scores, strict=True))
 
 
-def _macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    score = sklearn.metrics.f1_score(
-        labels, predicted, average="macro", zero_division=0.0
-    )
-    return float(score)
+def _confusion_matrix(
+    labels: np.ndarray, predicted: np.ndarray, classes: int
+) -> np.ndarray:
+    """Return (classes, classes) counts; rows are the true classes."""
+    cells = np.bincount(labels * classes + predicted, minlength=classes**2)
+    return cells.reshape(classes, classes)
+
+
+def _macro_f1(matrix: np.ndarray) -> float:
+    """Return the mean F1 of the classes that are there or were predicted."""
+    right, true, said = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    return float(_ratio(2 * right, true + said)[true + said > 0].mean())
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide counts; 0 where there is nothing to divide by."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), 0.0)
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -174,11 +183,13 @@ def worst_mistakes(logits: np.ndarray, labels: np.ndarray, limit: int) -> np.nda
     return wrong[np.argsort(-confidence, kind="stable")][:limit]
 
 
-def _per_class(
-    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    columns = sklearn.metrics.precision_recall_fscore_support(
-        labels, predicted, labels=range(len(class_names)), zero_division=0.0
+def _per_class(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    right, true, said = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    columns = (
+        _ratio(right, said),
+        _ratio(right, true),
+        _ratio(2 * right, true + said),
+        true,
     )
     return [
         {

@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import keras
@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from kcnn import images as image_ops
 from kcnn.confidence import ENERGY, MAX_PROBABILITY, PLAIN, Judged, Rule
+from kcnn.decoding import batch_decoder
 from kcnn.errors import RunError
 from kcnn.files import flush, flush_tree
 from kcnn.image_feature import ImageFeature
@@ -170,12 +171,15 @@ def _archive(
     read = reader or ImageFeature()
 
     # Functions of TensorFlow's own are kept once, however many signatures call them.
-    @tf.function(input_signature=[tf.TensorSpec([None, *spec.shape], tf.uint8)])
+    # None is for AutoGraph to rewrite, which would take longer than the rest.
+    by_shape = [tf.TensorSpec([None, *spec.shape], tf.uint8)]
+
+    @tf.function(input_signature=by_shape, autograph=False)
     def outputs(images):
         found = answers(model, images, rule)
         return {**found, "labels": tf.gather(names, found["classes"])}
 
-    decode = image_ops.batch_decoder(spec.shape, spec.normalize_input)
+    decode = batch_decoder(spec.shape, spec.normalize_input)
 
     def from_images(images):
         return outputs(image_ops.fit(images, spec.shape, spec.normalize_input))
@@ -189,20 +193,25 @@ def _archive(
         return {"classes": tf.gather(names, classes), "scores": scores}
 
     archive = keras.export.ExportArchive()
+
+    def add(name: str, function: Callable, taken: tf.TensorSpec) -> None:
+        as_it_is = tf.autograph.experimental.do_not_convert(function)
+        archive.add_endpoint(name, as_it_is, [taken])
+
     if isinstance(reader, TransformedFeature):
         archive.track(reader.resource)
     size = spec.shape[:2] if spec.normalize_input == "none" else (None, None)
     images = tf.TensorSpec([None, *size, spec.channels], tf.uint8, name="images")
-    archive.add_endpoint(image_signature(reader), from_images, [images])
+    add(image_signature(reader), from_images, images)
     contents = tf.TensorSpec([None], tf.string, name="contents")
-    archive.add_endpoint("serving_bytes", lambda c: outputs(decode(c)), [contents])
+    add("serving_bytes", lambda c: outputs(decode(c)), contents)
     examples = tf.TensorSpec([None], tf.string, name="examples")
-    archive.add_endpoint("serving_examples", from_examples, [examples])
+    add("serving_examples", from_examples, examples)
     if reader:
-        archive.add_endpoint("serving_default", from_examples, [examples])
+        add("serving_default", from_examples, examples)
     inputs = tf.TensorSpec([None], tf.string, name="inputs")
-    archive.add_endpoint("classify", classify, [inputs])
-    archive.add_endpoint("preprocess", lambda c: {"images": decode(c)}, [contents])
+    add("classify", classify, inputs)
+    add("preprocess", lambda c: {"images": decode(c)}, contents)
     return archive
 
 

@@ -73,6 +73,7 @@ class Fitting:
         self.on_epoch = on_epoch
         self.history = History()
         self.best_weights: list[np.ndarray] = []
+        self.first_step_began: float | None = None  # in this process
         self.steps = steps_per_epoch(data.train, config.batch_size)
         self._seconds_a_step = 0.0
         self._steps_a_call = 1
@@ -213,6 +214,7 @@ class Fitting:
         while (done := self.loop.steps_done) < end:
             count = min(self._steps_a_call, end - done)
             began = time.perf_counter()
+            self.first_step_began = self.first_step_began or began
             with reading(self.data.train):
                 self.loop.run(batches, count)
             totals = self.loop.totals()

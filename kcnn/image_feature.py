@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kcnn import images
+from kcnn.decoding import batch_decoder
 from kcnn.images import Shape
 from kcnn.spec import ImageSpec
 
@@ -57,7 +58,7 @@ class ImageFeature:
     def decode_batch(self, values: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
         """Turn (batch, ...) parsed values into (batch, *spec.shape) uint8."""
         if self.kind == "encoded":
-            return images.batch_decoder(spec.shape, spec.normalize_input)(values)
+            return batch_decoder(spec.shape, spec.normalize_input)(values)
         return tf.map_fn(
             lambda value: self.decode(value, spec.shape, spec.normalize_input),
             values,

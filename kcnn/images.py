@@ -7,11 +7,10 @@ file means the same pixels to all of them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -73,27 +72,6 @@ def decode(
     if normalize_input != "none":
         return normalize(image)
     return _resize(image, height, width)
-
-
-@functools.cache
-def batch_decoder(
-    shape: Shape, normalize_input: str = "none"
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return what decodes (n,) string to (n, *shape) uint8, see `decode`.
-
-    It is one function of TensorFlow's, however often a graph calls it: an export whose
-    signatures each had their own would be four times as large.
-    """
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def decode_batch(contents):
-        return tf.map_fn(
-            lambda one: decode(one, shape, normalize_input),
-            contents,
-            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-        )
-
-    return decode_batch
 
 
 def _upright(image: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:

@@ -1,12 +1,15 @@
-"""A finished run -> the pictures in its plots/ folder."""
+"""A tested run -> what its pictures show, to be drawn here or in another process."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
-import scipy.special
+import scipy
 
-from kcnn import diagram, galleries, pipeline, plots, rejection_plots
+from kcnn import pipeline
+from kcnn.beside import Helper
 from kcnn.config import Config
 from kcnn.datasets import Dataset, other_class
 from kcnn.evaluation import worst_mistakes
@@ -20,43 +23,39 @@ _GALLERY = 25
 
 def draw(run: Run, config: Config, trained: Trained) -> None:
     """Draw all plots of a run; what was trained is still in memory."""
+    from kcnn import drawing  # and with it Matplotlib
+
+    drawing.draw(run.plots, facts(run, config, trained))
+
+
+def draw_beside(helper: Helper, run: Run, config: Config, trained: Trained) -> None:
+    """Begin to draw all plots of a run in another process."""
+    helper.start("kcnn.drawing:draw", run.plots, facts(run, config, trained))
+
+
+def facts(run: Run, config: Config, trained: Trained) -> dict[str, Any]:
+    """Gather what the plots show: numbers, names and images; see kcnn.drawing."""
     data, test = trained.data, trained.evaluation["test"]
     names = data.spec.class_names
-    folder = run.plots
     rows = read_rows(run.metrics)
-    plots.learning_curves(
-        rows, folder / "learning_curves.png", learning_rates(config, data, len(rows))
-    )
-    matrix = np.array(test["confusion_matrix"])
-    plots.confusion_matrix(
-        matrix, names, folder / "confusion_matrix.png", normalize=False
-    )
-    plots.confusion_matrix(
-        matrix, names, folder / "confusion_matrix_normalized.png", normalize=True
-    )
-    galleries.mistakes(mistakes(trained), folder / "mistakes.png", tested=test["n"])
     calibration = trained.evaluation["calibration"]
-    plots.reliability(
-        test["reliability"],
-        test["expected_calibration_error"],
-        folder / "reliability.png",
-        calibration and calibration["test"]["before"],
-    )
     rejection = trained.evaluation["rejection"]
     known = trained.test.but(other_class(config, data.spec), data.test.labels)
-    rejection_plots.draw(
-        folder,
-        trained.rule,
-        (rejection and rejection["test"], known),
-        (trained.evaluation["unknown"], trained.unknown),
-    )
-    plots.per_class(test["per_class"], folder / "per_class.png")
     images, labels = training_sample(config, data, trained.model)
-    galleries.image_grid(
-        images, [names[label] for label in labels], folder / "training_images.png"
-    )
-    layers = run.read_config()["model"]["layers"]
-    diagram.architecture(layers, folder / "architecture.png", config.model)
+    return {
+        "rows": rows,
+        "learning_rates": learning_rates(config, data, len(rows)),
+        "class_names": names,
+        "test": test,
+        "mistakes": mistakes(trained),
+        "before": calibration and calibration["test"]["before"],
+        "rule": trained.rule,
+        "known": (rejection and rejection["test"], known),
+        "unknown": (trained.evaluation["unknown"], trained.unknown),
+        "training_images": (images, [names[label] for label in labels]),
+        "layers": run.read_config()["model"]["layers"],
+        "model": config.model,
+    }
 
 
 def learning_rates(
@@ -66,7 +65,9 @@ def learning_rates(
     steps = pipeline.steps_per_epoch(data.train, config.batch_size)
     schedule = build_schedule(config, steps)
     at = np.unique(np.linspace(0, epochs * steps - 1, 200).astype(int))
-    return [(step / steps, float(schedule(step))) for step in at]
+    rates = np.asarray(schedule(at))
+    rates = np.broadcast_to(rates, at.shape)  # one for all, if it stays the same
+    return [(step / steps, float(rate)) for step, rate in zip(at, rates, strict=True)]
 
 
 def mistakes(trained: Trained) -> list[dict]:

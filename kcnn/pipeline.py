@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from sklearn.utils.class_weight import compute_class_weight
 
 from kcnn.config import Config
 from kcnn.errors import Fault
@@ -111,11 +110,14 @@ def _mirrored_first(n: int, random_seed: int) -> np.ndarray:
 
 
 def _balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return (num_classes,) float32; 0 for a class without images."""
-    present = np.unique(labels)
-    weights = np.zeros(num_classes, np.float32)
-    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
-    return weights
+    """Return (num_classes,) float32; 0 for a class without images.
+
+    All images of a class together weigh as much as those of another one.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    present = np.count_nonzero(counts)
+    weights = np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 0)
+    return weights.astype(np.float32)
 
 
 def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:

@@ -7,11 +7,13 @@ be read again by its place in the file.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,11 @@ import tensorflow as tf
 
 from kcnn.catalog import prepared_builder
 from kcnn.config import Config
+from kcnn.decoding import batch_decoder
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_files
-from kcnn.images import Shape, batch_decoder, reason
+from kcnn.images import Shape, reason
+from kcnn.runtime import cores
 from kcnn.sources import (
     CHUNK,
     MIXED_SIZE,
@@ -200,17 +204,30 @@ def _read(config: Config, own: str, records: _Records) -> Pool:
 
 def _decode_all(records: _Records, cache: str) -> Pool:
     batches = tf.data.TFRecordDataset(records.files()).batch(chunk_of(records.shape))
-    batches = batches.map(records.decode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     labels = []
 
     def images() -> Iterator[np.ndarray]:
-        for batch, batch_labels in batches.as_numpy_iterator():
-            labels.append(batch_labels)
-            yield batch
+        # Not in a map of tf.data's: it would optimize the graph for every split.
+        for batch, batch_labels in _on_all_cores(records.decode, batches):
+            labels.append(batch_labels.numpy())
+            yield batch.numpy()
 
     n = records.info.num_examples
     kept = keep(images(), n, records.shape, cache)
     return Pool(kept, np.concatenate(labels), records.fingerprint())
+
+
+def _on_all_cores(function: Callable, items: Iterable) -> Iterator:
+    """Yield what a function makes of each item, in order, and a few ahead."""
+    count = cores()
+    with futures.ThreadPoolExecutor(count) as pool:
+        under_way: collections.deque[futures.Future] = collections.deque()
+        for item in items:
+            under_way.append(pool.submit(function, item))
+            if len(under_way) > count:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def _index(records: _Records) -> Pool:

@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from kcnn import images, memory
+from kcnn import memory
 from kcnn.config import Config
+from kcnn.decoding import batch_decoder
 from kcnn.errors import RunError
 from kcnn.images import Shape
 
@@ -188,7 +189,7 @@ class FileImages:
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """See Images."""
         contents = tf.map_fn(tf.io.read_file, tf.gather(self._paths, indices))
-        return images.batch_decoder(self._shape, self._normalize_input)(contents)
+        return batch_decoder(self._shape, self._normalize_input)(contents)
 
 
 class JoinedImages:

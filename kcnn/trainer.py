@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.special
+import scipy
 
 from kcnn import (
     checkpoint,
@@ -50,7 +50,7 @@ _EXPORT_CHECK_IMAGES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A finished run, still in memory for the pictures."""
+    """A tested run, still in memory for the pictures."""
 
     data: Dataset
     model: keras.Model  # float32, without augmentation: what was evaluated
@@ -69,6 +69,8 @@ def train(
     resume: bool = False,
     repeats: Mapping[str, Any] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_tested: Callable[[Trained], None] | None = None,
+    since: float | None = None,
     data: Dataset | None = None,
     replicas: Replicas | None = None,
 ) -> Trained | None:
@@ -86,6 +88,9 @@ def train(
         resume: go on from the run's last checkpoint.
         repeats: the config.json of a run of the same data set that this one repeats.
         on_epoch: called with each row of metrics.csv at the end of its epoch.
+        on_tested: called with what is known before the export, which it may go beside.
+        since: when the command began, by time.perf_counter, for `start_seconds` of
+            evaluation.json: from then to the first step. None: now.
         data: the Config's data set, where it is loaded already.
         replicas: those of the Config's strategy, where they are chosen already.
 
@@ -142,6 +147,8 @@ def train(
         final, config, data, unknown.split if unknown else None
     )
     predictions.write(run.predictions, _predictions(data.test, test), test.accepted)
+    if on_tested is not None:
+        on_tested(Trained(data, final, rule, test, strange, scores))
     exported = None
     if about["export_base"]:
         base = pathlib.Path(about["export_base"])
@@ -153,7 +160,11 @@ def train(
     skipped = data.skipped + (unknown.skipped if unknown else [])
     result = scores | {
         "skipped_files": [{"file": f, "reason": r} for f, r in skipped],
-        "timing": _timing(fitting.history, data, scores, began),
+        "timing": {
+            "start_seconds": fitting.first_step_began
+            and fitting.first_step_began - (since or began),
+            **_timing(fitting.history, data, scores, began),
+        },
         "best_epoch": fitting.history.best_epoch or None,
         "stopped_early": fitting.history.stopped_early,
         "rollbacks": fitting.history.rollbacks,

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from kcnn.config import KNOBS
-from tests.conftest import striped_images  # noqa: F401
+from tests.conftest import striped_images, write_npz  # noqa: F401
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,26 @@ def test_nothing_heavy_is_imported_for_help():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_training_imports_nothing_that_it_does_not_use(tmp_path):
+    """Keras brings the first two where they are installed, the plots the third."""
+    write_npz(tmp_path / "stripes.npz")
+    heavy = ["sklearn", "matplotlib.pyplot", "matplotlib", "tensorflow_datasets"]
+    heavy += ["scipy.stats", "scipy.optimize", "keras_tuner", "tensorboard"]
+    flags = ["--dataset=npz:stripes.npz", "--model=mlp", "--epochs=1"]
+    code = (
+        "import sys; from kcnn import cli\n"
+        f"sys.argv[1:] = {['train', *flags, '--model_dir=run', '--export_dir=e']}\n"
+        "assert cli.main() == 0\n"
+        f"print([m for m in {heavy} if m in sys.modules])\n"
+        "import sklearn, matplotlib.pyplot"  # they can still be had
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "run" / "plots" / "architecture.png").exists()
 
 
 def test_experiments_lists_the_published_figures(fresh_kcnn):

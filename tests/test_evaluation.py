@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 import sklearn.metrics
 
 from kcnn import evaluation
@@ -103,3 +104,32 @@ def test_outputs_that_are_no_numbers_are_refused():
     bad[2, 1] = np.nan
     with pytest.raises(RunError, match="not finite"):
         evaluation.evaluate_logits(bad, LABELS, NAMES)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 30])
+def test_scores_are_scikit_learns_to_the_bit(classes):
+    """Also where classes are absent, never predicted, or both."""
+    rng = np.random.default_rng(classes)
+    labels = rng.integers(0, classes, 40)
+    logits = rng.normal(size=(40, classes))
+    names = [str(i) for i in range(classes)]
+    found = evaluation.evaluate_logits(logits, labels, names)
+    predicted, everything = logits.argmax(1), range(classes)
+    matrix = sklearn.metrics.confusion_matrix(labels, predicted, labels=everything)
+    assert found["confusion_matrix"] == matrix.tolist()
+    options = {"zero_division": 0.0}
+    f1 = sklearn.metrics.f1_score(labels, predicted, average="macro", **options)
+    assert found["macro_f1"] == f1
+    assert evaluation.quick_scores(logits, labels)["macro_f1"] == f1
+    columns = sklearn.metrics.precision_recall_fscore_support(
+        labels, predicted, labels=everything, **options
+    )
+    for i, row in enumerate(found["per_class"]):
+        assert tuple(row.values())[1:] == tuple(column[i] for column in columns)
+
+
+def test_wilson_interval_is_scipys_to_the_bit():
+    for n in (1, 2, 3, 7, 100, 10_000):
+        for correct in {0, 1, n // 3, n // 2, n - 1, n}:
+            found = scipy.stats.binomtest(correct, n).proportion_ci(method="wilson")
+            assert wilson_interval(correct, n) == [found.low, found.high]

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 import types
 
 import keras
@@ -124,3 +127,22 @@ def test_averaged_weights_follow_the_formula():
         momentum = min(0.5, (1 + step) / (10 + step))
         expected = momentum * expected + (1 - momentum) * value
     assert loop.weights()[0][0] == pytest.approx(expected)
+
+
+def test_when_the_first_step_began_is_known(npz, tmp_path):
+    before = time.perf_counter()
+    fitting = fitting_of(npz, tmp_path / "run", epochs=2)
+    assert fitting.first_step_began is None
+    fitting.fit()
+    took = fitting.history.rows[0]["seconds"] + fitting.history.rows[1]["seconds"]
+    assert before < fitting.first_step_began < time.perf_counter() - took + 0.01
+
+
+def test_when_this_process_began_is_known():
+    before = time.perf_counter()
+    code = (
+        "import time; from kcnn import runtime; time.sleep(0.5);"
+        "print(time.perf_counter() - runtime.process_began())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 0.5 <= float(done.stdout) <= time.perf_counter() - before + 0.02

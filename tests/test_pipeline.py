@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 
 from kcnn import datasets, pipeline
 from kcnn.config import Config
@@ -201,3 +202,11 @@ def test_an_iterator_ends_without_waiting_for_tf_datas_autotuning(split):
         del batches
         waits.append(time.monotonic() - began)
     assert max(waits) < 0.2
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.array([0, 0, 0, 2, 2, 5])
+    found = pipeline._balanced_weights(labels, 7)
+    expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    np.testing.assert_array_equal(found[[0, 2, 5]], expected.astype(np.float32))
+    assert found[[1, 3, 4, 6]].sum() == 0

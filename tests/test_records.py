@@ -1,11 +1,12 @@
 import os
 import pathlib
+import threading
 import time
 
 import numpy as np
 import pytest
 
-from kcnn import catalog, datasets, pipeline
+from kcnn import catalog, datasets, pipeline, records
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.spec import ImageSpec
@@ -256,3 +257,27 @@ def test_mnist_streams_the_same_images(mnist_dir):
         for cache in ("memory", "none")
     )
     np.testing.assert_array_equal(pixels(read), pixels(kept))
+
+
+def test_chunks_are_decoded_on_all_cores_and_stay_in_order(monkeypatch):
+    monkeypatch.setattr(records, "cores", lambda: 3)
+    taken, met = [], threading.Barrier(3, timeout=60)
+
+    def items():
+        for i in range(12):
+            taken.append(i)
+            yield i
+
+    def work(i):
+        met.wait()  # goes on when three are at it
+        return 10 * i
+
+    found = records._on_all_cores(work, items())
+    assert next(found) == 0
+    assert taken == [0, 1, 2, 3]  # not far ahead: memory stays small
+    assert list(found) == [10 * i for i in range(1, 12)]
+
+
+def test_a_chunk_that_cannot_be_decoded_ends_the_reading():
+    with pytest.raises(ZeroDivisionError):
+        list(records._on_all_cores(lambda i: 1 / i, [2, 1, 0, 3]))

@@ -262,3 +262,14 @@ def test_durations_read_as_people_say_them():
         "1 h 0 min",
         "2 h 5 min",
     ]
+
+
+@pytest.mark.parametrize(
+    "start", [{}, {"start_seconds": None}, {"start_seconds": 61.0}]
+)
+def test_page_says_how_long_the_start_took_where_that_is_known(page_of, start):
+    result = evaluation()
+    result["timing"] |= start  # runs of an older version have none
+    assert ("first training step" in page_of(result)) == bool(
+        start.get("start_seconds")
+    )

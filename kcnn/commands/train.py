@@ -156,12 +156,13 @@ def _train(
     from kcnn import runtime
 
     replicas = runtime.start_tensorflow(config)
-    from kcnn import pictures, report, trainer
+    from kcnn import beside, pictures, report, trainer
 
     log = None
     if values.tensorboard and leads:
         log = tensorboard.epoch_logger(run.tensorboard)
-    with Progress(sys.stdout if leads else None) as progress:
+    output = sys.stdout if leads else None
+    with beside.Helper() as helper, Progress(output) as progress:
         trained = trainer.train(
             config,
             run,
@@ -176,10 +177,12 @@ def _train(
             repeats=repeats,
             on_epoch=log,
             replicas=replicas,
+            since=runtime.process_began(),
+            on_tested=lambda tested: pictures.draw_beside(helper, run, config, tested),
         )
-    if trained is None:  # the chief does the rest
-        return
-    pictures.draw(run, config, trained)
+        if trained is None:  # the chief does the rest
+            return
+        helper.result()
     page = report.write_report(run.path)
     _conclude(progress, trained.evaluation, len(trained.data.train), page)
 

@@ -1,0 +1,100 @@
+"""One call in a process of its own, beside this one.
+
+The process is a fresh Python: TensorFlow's threads do not survive a fork. It ends when
+this one does, however that ends, because its standard input is then closed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from typing import Any
+
+from kcnn.errors import RunError
+
+_SIZE_BYTES = 8
+
+# It looks for modules where this process does.
+_CODE = "import sys; sys.path[:] = sys.argv[1:]; from kcnn import beside; beside.work()"
+
+
+class Helper:
+    """Runs one function beside the `with` block, which ends it if it must.
+
+    It is named as MODULE:NAME, so that what it needs is imported there and not here;
+    its arguments and its result are pickled.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Helper:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+    def start(self, function: str, *arguments: Any) -> None:
+        """Begin the call; returns at once."""
+        task = pickle.dumps((function, arguments))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _CODE, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C comes to this process alone
+        )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(len(task).to_bytes(_SIZE_BYTES, "big") + task)
+            self._process.stdin.flush()
+        except BrokenPipeError:  # it has ended already, as `result` tells
+            pass
+
+    def result(self) -> Any:
+        """Wait for the call and return what it returned, or raise what it raised.
+
+        Raises RunError if the process was ended from outside.
+        """
+        process = self._process
+        assert process is not None and process.stdout is not None, "start comes first"
+        answer = process.stdout.read()
+        status = process.wait()
+        if status:
+            cause = signal.Signals(-status).name if status < 0 else f"status {status}"
+            raise RunError(f"a helper process was ended by {cause}; is memory short?")
+        value, error, trace = pickle.loads(answer)
+        if error is not None:
+            raise error from RuntimeError(trace)
+        return value
+
+
+def work() -> None:
+    """Make the call that standard input tells, and answer on standard output."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that is printed may come between
+    size = int.from_bytes(sys.stdin.buffer.read(_SIZE_BYTES), "big")
+    task = sys.stdin.buffer.read(size)  # all of it, before what imports for seconds
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    value, error, trace = None, None, ""
+    try:
+        function, arguments = pickle.loads(task)
+        module, _, name = function.partition(":")
+        value = getattr(importlib.import_module(module), name)(*arguments)
+    except Exception as caught:
+        error, trace = caught, traceback.format_exc()
+    pickle.dump((value, error, trace), answers)
+    answers.flush()
+    os._exit(0)
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)
