@@ -30,7 +30,7 @@ MODELS = {
     "shallow": "one or two conv and pool pairs, then wide dense layers",
     "bottleneck": "two strided convolutions that leave a handful of features",
     "mlp": "dense layers only: the baseline that a CNN has to beat",
-    "airbench": "the CIFAR-10 speed record's: conv, pool, batch norm, GELU, and again",
+    "airbench": "the CIFAR-10 speed record's: conv, pool, batch norm, activation",
 }
 
 

@@ -79,7 +79,11 @@ class TrainingLoop:
 
     def trace_again(self) -> None:
         """Build the graphs anew at the next step, with another learning rate in it."""
-        self._step = tf.function(self._train_step, jit_compile=self._jit_compile)
+        # AutoGraph has nothing to translate in a step, and takes a third of a second
+        # to find that out.
+        self._step = tf.function(
+            self._train_step, jit_compile=self._jit_compile, autograph=False
+        )
         self._run = tf.function(self._run_steps)
 
     @property

@@ -137,7 +137,9 @@ def predictor(
     if count == 1:
         return functools.partial(model.predict, verbose=0)
 
-    @tf.function(reduce_retracing=True)
+    spec = tf.TensorSpec(model.input_shape, tf.uint8)
+
+    @tf.function(input_signature=[spec], autograph=False)
     def logits(images):
         seen = [images[a:b] for a, b in _cuts(tf.shape(images)[0], count)]
         return tf.concat([model(part, training=False) for part in seen], 0)
