@@ -1,6 +1,7 @@
 """Which operations a training step spends its time on, in kcnn or a stock script.
 
-Usage: python benchmarks/profile_step.py [--stock] [--output=FILE] [--KNOB=VALUE ...]
+Usage: python benchmarks/profile_step.py [--stock] [--rows=15] [--output=FILE]
+    [--KNOB=VALUE ...]
 
 Trains on random images of 28x28 grey pixels, or as --image_size and --color_mode say,
 and adds up what TensorFlow's profiler saw: milliseconds a step by group and by
@@ -8,8 +9,8 @@ operation. Operations run beside each other, so that the sums are more than a st
 takes. The time of a step is taken before, without the profiler.
 
 Knobs are those of kcnn train; --optimizer is Adadelta with a rate of 1 if nothing is
-said. --stock takes --model alone: the same network as a stock Keras script has it, in
-float32, with Keras's own compiled step.
+said. --stock takes --model alone of them: the same network as a stock Keras script has
+it, in float32, with Keras's own compiled step.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from kcnn.benchmark.figures import TRAINING_STEP
 from kcnn.benchmark.plan import BATCH_SIZE, CLASSES, MODELS, SHAPE
 from kcnn.config import Config
 from kcnn.files import write_json
-from kcnn.flags import define, define_knobs, knobs_given, parse
+from kcnn.flags import define, define_knobs, knobs_given, parse, value_of
 from kcnn.knobs import Knob
 from kcnn.spec import ImageSpec, wanted_shape
 from kcnn.table import render
@@ -42,8 +43,9 @@ from kcnn.table import render
 OWN = {
     "stock": Knob("benchmark", False, "", kind=bool),
     "output": Knob("benchmark", "", ""),
+    "rows": Knob("benchmark", 15, "", low=0, high=1000, kind=int),
 }
-WARM_UP, STEPS, ROUNDS, MOST_ROWS = 10, 20, 5, 15
+WARM_UP, STEPS, ROUNDS = 10, 20, 5
 RECIPE = {"optimizer": "adadelta", "learning_rate": 1.0, "schedule": "constant"}
 
 RIGHT = ("ms a step", "part", "times")
@@ -99,7 +101,9 @@ def main(argv: list[str]) -> None:
     figures = _figures(step, seconds, roof, found)
     print("\n".join(_lines(step, figures)))
     print(f"\n{render(group_rows(found), 'table', right=RIGHT)}")
-    print(f"\n{render(operation_rows(found)[:MOST_ROWS], 'table', right=RIGHT)}")
+    rows = operation_rows(found)[: value_of(values, "rows", OWN)]
+    if rows:
+        print(f"\n{render(rows, 'table', right=RIGHT)}")
     if values.output:
         write_json(values.output, figures)
 
@@ -142,7 +146,9 @@ def _of_kcnn(given: dict[str, Any]) -> Step:
 def _of_stock(given: dict[str, Any]) -> Step:
     name = given.pop("model", "tutorial")
     if given:
-        raise SystemExit(f"--{next(iter(given))}: --stock takes --model alone")
+        raise SystemExit(
+            f"--{next(iter(given))}: of the knobs --stock takes --model alone"
+        )
     if name not in MODELS:
         raise SystemExit(
             f"--model: got {name!r}, expected one of {', '.join(MODELS)} with --stock"

@@ -238,9 +238,10 @@ def _assumptions(given: argparse.Namespace) -> list[str]:
     launches = " to ".join(f"{us:g}" for us in given.launch)
     return [
         f"assumed: {given.peak:,g} TFLOP/s of bfloat16 at most, {parts} of it reached;",
-        f"{launches} us a launch; {given.pcie:g} GB/s to a GPU; {given.cores} cores a "
-        "GPU for input, which grows with them;",
-        f"NVLink {given.nvlink:g} GB/s each way, {given.nvlink_latency:g} us a message; "
+        f"{launches} us a launch; {given.pcie:g} GB/s to a GPU;",
+        f"{given.cores} cores a GPU for input, which grows with them;",
+        f"NVLink {given.nvlink:g} GB/s each way, "
+        f"{given.nvlink_latency:g} us a message;",
         f"between machines {given.network_latency:g} us a message",
     ]
 
