@@ -49,7 +49,7 @@ def measure(
     for number in range(1, plan.rounds + 1):
         seed = secrets.randbelow(2**31)
         about = {"part": "speed", "round": number, "random_seed": seed}
-        yield "round", {**about, "roof": _roof(folder)}
+        yield "round", {**about, "roof": roof(folder)}
         for model in plan.models:
             task = _task(prepared, "speed", model, plan.epochs, seed)
             for side in speed_sides(plan):
@@ -96,7 +96,11 @@ def _task(
     return Task(part, model, files["npz"], files["dataset"], epochs, seed, last_target)
 
 
-def _roof(folder: pathlib.Path) -> dict[str, float]:
+def roof(folder: pathlib.Path) -> dict[str, float]:
+    """Return dtype -> FLOP/s of a large matrix product, measured in a process.
+
+    `folder` is for its output. Raises RunError if it failed.
+    """
     done = processes.run([sys.executable, str(_ROOF)], "the roof", folder)
     return _told(done.output, "the roof")
 

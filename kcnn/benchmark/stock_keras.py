@@ -82,6 +82,22 @@ class Clock(keras.callbacks.Callback):
             self.model.stop_training = self.accuracies[-1] >= self.until
 
 
+def compiled_model(name):
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            *globals()[name](),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile(
+        loss="categorical_crossentropy",
+        optimizer=keras.optimizers.Adadelta(learning_rate=1.0),
+        metrics=["accuracy"],
+    )
+    return model
+
+
 def test_accuracy(model, x, y):
     return float(model.evaluate(x, y, batch_size=128, verbose=0)[1])
 
@@ -96,18 +112,7 @@ def main(data, name, epochs, seed, until):
     y_train, y_test = (
         keras.utils.to_categorical(arrays[key], 10) for key in ("y_train", "y_test")
     )
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            *globals()[name](),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
-    model.compile(
-        loss="categorical_crossentropy",
-        optimizer=keras.optimizers.Adadelta(learning_rate=1.0),
-        metrics=["accuracy"],
-    )
+    model = compiled_model(name)
     clock = Clock(until, x_test, y_test)
     model.fit(
         x_train, y_train, batch_size=128, epochs=epochs, verbose=0, callbacks=[clock]

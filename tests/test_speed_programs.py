@@ -1,0 +1,178 @@
+"""The pure parts of the programs that docs/speed.md pastes."""
+
+import pytest
+
+from benchmarks import profile_step, scaling
+
+STEP = "while/body/_1/while/StatefulPartitionedCall"
+BACK = f"{STEP}/gradient_tape"
+
+
+def found(*names, steps=1, model="convnet", optimizer="adadelta"):
+    events = [(name, 2.0) for name in names]
+    return profile_step.operations(events, steps, model, optimizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "kind", "where"),
+    [
+        (
+            f"{BACK}/convnet_3/conv_2_1/convolution/Conv2DBackpropFilter"
+            ":_MklNativeConv2DBackpropFilter",
+            "convolutions",
+            "Conv2DBackpropFilter",
+            "conv_2, backward",
+        ),
+        (
+            f"{STEP}/convnet_1/logits_1/BiasAdd:_MklNativeFusedMatMul",
+            "matrix products",
+            "FusedMatMul",
+            "logits",
+        ),
+        (
+            f"{STEP}/convnet_1/pool_1_1/MaxPool2d:_MklNativeMaxPool",
+            "pooling",
+            "MaxPool",
+            "pool_1",
+        ),
+        (
+            f"{STEP}/convnet_1/dropout_1/random:StatelessRandomUniformFullIntV2",
+            "random numbers",
+            "StatelessRandomUniformFullIntV2",
+            "dropout",
+        ),
+        (
+            "StatefulPartitionedCall/convnet_1/batch_normalization_1_2/moments/mean"
+            ":Mean",
+            "batch normalization",
+            "Mean",
+            "batch_normalization_1",
+        ),
+        (
+            f"{STEP}/adadelta/ResourceApplyAdadelta_4:ResourceApplyAdadelta",
+            "optimizer",
+            "ResourceApplyAdadelta",
+            "adadelta",
+        ),
+        (
+            "StatefulPartitionedCall/adadelta/Mul_3:Mul",
+            "optimizer",
+            "Mul",
+            "adadelta",
+        ),
+        (
+            f"{BACK}/convnet_1/activation_1_1/ReluGrad:ReluGrad",
+            "elementwise",
+            "ReluGrad",
+            "activation_1, backward",
+        ),
+        (f"{STEP}/convnet_1/Cast:Cast", "elementwise", "Cast", "the step"),
+        (f"{STEP}/SelectV2_1:SelectV2", "elementwise", "SelectV2", "the step"),
+        (
+            f"{STEP}/convnet_1/logits_1/Softmax:_MklSoftmax",
+            "rest",
+            "Softmax",
+            "logits",
+        ),
+    ],
+)
+def test_an_operation_is_told_by_what_it_is_for(name, group, kind, where):
+    (one,) = found(name)
+    assert (one.group, one.kind, one.where) == (group, kind, where)
+
+
+def test_parts_of_a_batch_are_one_row_and_all_steps_are_shared():
+    name = "convnet_{}/conv_1_1/convolution:Conv2D"
+    (one,) = found(
+        *(f"{STEP}/{name.format(part)}" for part in (1, 3) * 3),
+        "EagerExecute:",
+        "ThreadpoolListener::Record:Region/a",
+        steps=3,
+    )
+    assert one.times == 2
+    assert one.milliseconds == pytest.approx(4)
+
+
+def test_groups_add_up_and_the_longest_is_first():
+    rows = profile_step.group_rows(
+        found(
+            f"{STEP}/convnet_1/conv_1_1/convolution:Conv2D",
+            f"{STEP}/convnet_1/pool_1_1/MaxPool2d:MaxPool",
+            f"{STEP}/convnet_3/conv_1_1/convolution:Conv2D",
+        )
+    )
+    assert rows == [
+        {"group": "convolutions", "ms a step": "4.00", "part": "66.7%"},
+        {"group": "pooling", "ms a step": "2.00", "part": "33.3%"},
+        {"group": "all, beside each other", "ms a step": "6.00", "part": "100.0%"},
+    ]
+
+
+def test_a_whole_batch_has_the_operations_of_a_part_and_one_optimizer():
+    some = found(
+        f"{STEP}/convnet_1/conv_1_1/convolution:Conv2D",
+        f"{STEP}/convnet_3/conv_1_1/convolution:Conv2D",
+        f"{STEP}/adadelta/ResourceApplyAdadelta:ResourceApplyAdadelta",
+    )
+    assert profile_step.launches(some, 2) == 2
+
+
+WORK = scaling.Work(
+    "some", flop=1e8, operations=100, parameters=1_000_000, batch_norms=2,
+    image_bytes=1_000, measured=1_000.0,
+)  # fmt: skip
+GPU = scaling.Gpu(flop_per_second=1e14, launch=1e-5, copy=1e10)
+NVLINK = scaling.Link("NVLink", 4e11, 5e-6)
+ETHERNET = scaling.Link("8 Gbit/s", 1e9, 1e-4)
+
+
+def test_one_adds_up_nothing():
+    assert scaling.ring(1, 1e9, 5, None) == 0
+
+
+def test_a_ring_sends_nearly_twice_the_vector():
+    # 2 * 3 rounds, each of a quarter of 8 MB at 1 GB/s, and 2 messages of 0.1 ms.
+    assert scaling.ring(4, 8e6, 2, ETHERNET) == pytest.approx(6 * 2e-3 + 2 * 6 * 1e-4)
+
+
+def test_the_parts_of_a_step():
+    alone = scaling.step_seconds(WORK, 1_000, GPU, scaling.System(1, 1), NVLINK)
+    assert alone == pytest.approx((1e-3, 1e-3, 1e-4, 0))
+    system = scaling.System(2, 8, ETHERNET)
+    many = scaling.step_seconds(WORK, 1_000, GPU, system, NVLINK)
+    assert many[:3] == alone[:3]
+    # 4 MB and five messages: 14 rounds of NVLink, 2 of the network.
+    inside = 14 / 8 * 4e6 / 4e11 + 5 * 14 * 5e-6
+    between = 2 / 2 * 4e6 / 1e9 + 5 * 2 * 1e-4
+    assert many.gradients == pytest.approx(inside + between)
+
+
+def test_the_longest_part_is_the_limit_or_the_input():
+    seconds = scaling.Seconds(compute=1e-3, launch=2e-3, copy=0, gradients=1e-3)
+    system = scaling.System(2, 4, ETHERNET)
+    assert scaling.limited(seconds, 100, system, 1e9) == (200_000, "launch")
+    assert scaling.limited(seconds, 100, system, 50_000) == (100_000, "input")
+
+
+def test_cores_for_input_are_those_of_a_machine_that_is_not_held_up():
+    gpus = (GPU, scaling.Gpu(5e13, 1e-5, 1e10))
+    shown = scaling.row(
+        WORK, 1_000, gpus, scaling.System(1, 1), NVLINK, 100_000, cores_per_gpu=4
+    )
+    assert shown["cores for input"] == "5"  # 1,000 images in 2.1 ms
+    assert shown["images/s"] == "323 to 400 k"
+    assert shown["limit"] == "compute, input"
+    assert shown["compute"] == "1 to 2"
+
+
+def test_input_goes_by_size_or_else_by_bytes():
+    figures = {
+        "hardware": {"cores": 2},
+        "rows": [
+            {"source": "arrays", "image": [28, 28, 1], "images_per_second": 600.0},
+            {"source": "arrays", "image": [28, 28, 1], "images_per_second": 800.0},
+            {"source": "JPEG files", "image": [7, 7, 1], "images_per_second": 9.0},
+        ],
+    }
+    assert scaling.input_speed(figures, 784) == 400
+    assert scaling.input_speed(figures, 2 * 784) == 200
