@@ -31,6 +31,7 @@ RANGES = {
     "rmsprop": (1e-6, 1.0),
     "adam": (1e-6, 1.0),
     "adamw": (1e-6, 1.0),
+    "muon": (1e-4, 10.0),
 }
 
 # The suggestion is this much below the rate at the lowest smoothed loss. A tenth is

@@ -221,7 +221,7 @@ def measure_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> Non
         batches: the training split's images, (batch, height, width, channels) uint8;
             read only where they are needed.
     """
-    before = []  # the layers up to one
+    before: list[keras.layers.Layer] = []  # up to one
     for layer in model.layers:
         if isinstance(layer, Standardization):
             layer.measure(batches)

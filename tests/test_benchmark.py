@@ -372,6 +372,7 @@ def test_the_stock_script_stops_at_an_accuracy(digits_like):
     assert told["accuracy"] == pytest.approx(told["accuracies"][-1])
 
 
+@pytest.mark.slow
 def test_a_benchmark_of_few_images(kcnn, digits_like, tmp_path):
     torch = stand_in(tmp_path)
     done = kcnn(

@@ -28,6 +28,7 @@ FULL = {
     "shallow": {"activation": "silu", "standardize": "pixel"},
     "bottleneck": {"padding": 1, "activation": "elu", "pool_sizes": (2, 2)},
     "mlp": {"activation": "sigmoid", "standardize": "channel"},
+    "airbench": {"activation": "gelu", "whiten": 2, "test_views": "mirror_shift"},
 }
 
 

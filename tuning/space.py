@@ -106,6 +106,10 @@ SPACES: dict[str, dict[str, str]] = {
         "dropout": "0..0.6",
         "activation": "relu,gelu",
     },
+    "airbench": {
+        "filters": "32,64,64;64,128,128;64,256,256",
+        "activation": "relu,gelu,silu",
+    },
 }
 _BATCH_SIZES = "32,64,128,256"
 _LEARNING_RATES = 10  # times the optimizer's default, up and down
