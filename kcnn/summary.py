@@ -10,6 +10,7 @@ from keras import layers as k
 
 from kcnn.layers import Dropout
 from kcnn.preprocessing import Whitening
+from kcnn.views import MeanOfViews, Views
 
 
 def layer_rows(model: keras.Model) -> list[dict[str, Any]]:
@@ -79,6 +80,8 @@ def _detail(layer: keras.layers.Layer) -> str:
         return f"momentum {layer.momentum:g}"
     if isinstance(layer, k.Activation):
         return layer.activation.__name__
+    if isinstance(layer, Views | MeanOfViews):
+        return layer.kind
     return ""
 
 
