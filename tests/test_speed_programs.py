@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import profile_step, scaling
+from benchmarks import paste, profile_step, scaling
 
 STEP = "while/body/_1/while/StatefulPartitionedCall"
 BACK = f"{STEP}/gradient_tape"
@@ -176,3 +176,18 @@ def test_input_goes_by_size_or_else_by_bytes():
     }
     assert scaling.input_speed(figures, 784) == 400
     assert scaling.input_speed(figures, 2 * 784) == 200
+
+
+def test_output_is_pasted_under_its_command_and_nothing_else_changes():
+    page = (
+        "a\n\n<!-- measured: python b.py -->\n\nc `d`\n"
+        "\n<!-- measured: x y -->\n\n```\n$ x y\nold\n```\n\ne\n"
+    )
+    told = {"python b.py": "1  2", "x y": "new"}
+    once = paste.paste(page, told.get)
+    assert once == (
+        "a\n\n<!-- measured: python b.py -->\n\n```\n$ python b.py\n1  2\n```\n"
+        "\nc `d`\n\n<!-- measured: x y -->\n\n```\n$ x y\nnew\n```\n\ne\n"
+    )
+    assert paste.paste(once, told.get) == once
+    assert paste.paste(once, lambda command: None) == once
