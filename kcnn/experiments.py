@@ -698,6 +698,12 @@ RECIPES: dict[str, Experiment] = {
         QUICK,
         Reported(),
     ),
+    "mnist-99.5": Experiment(
+        "recipes",
+        "99.5% of MNIST's test images after some ten seconds of training",
+        SHORT,
+        Reported(),
+    ),
     "mnist-99.7": Experiment(
         "recipes",
         "99.7% of MNIST's test images after some minutes of training",
