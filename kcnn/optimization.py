@@ -165,7 +165,6 @@ def build_optimizer(
             adam_beta_1=config.beta_1,
             adam_beta_2=config.beta_2,
             adam_lr_ratio=_ADAM_PART,
-            adam_weight_decay=config.weight_decay or None,
             **common,
         ),
     }

@@ -77,6 +77,9 @@ class Muon(keras.optimizers.Muon):
     def __init__(self, *args, ns_steps: int = 3, rms_rate: float | None = None, **kw):
         super().__init__(*args, ns_steps=ns_steps, rms_rate=rms_rate, **kw)
 
+    # One weight decay for all, where Keras's own Muon has another for Adam's part.
+    _apply_weight_decay = keras.optimizers.Optimizer._apply_weight_decay
+
     def _should_use_adamw(self, variable):
         return len(variable.shape) != 4
 

@@ -63,7 +63,9 @@ def training_batches(
         weights = None
         if config.class_weight == "balanced":
             weights = tf.constant(_balanced_weights(split.labels, num_classes))
-        mirrored = tf.constant(_mirrored_first(len(split), config.random_seed))
+        mirrored = None
+        if config.flip == "alternate":
+            mirrored = tf.constant(_mirrored_first(len(split), config.random_seed))
 
     def read(epoch: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = tf.size(at, tf.int64)
@@ -72,7 +74,7 @@ def training_batches(
             at = at[begin:end]
         label = tf.gather(labels, at)
         batch = split.images.gather(tf.gather(indices, at))
-        if config.flip == "alternate":
+        if mirrored is not None:
             turned = tf.gather(mirrored, at) != (epoch % 2 == 1)
             batch = tf.where(turned[:, None, None, None], batch[:, :, ::-1], batch)
         found: tuple[tf.Tensor, ...] = (batch, tf.one_hot(label, num_classes))

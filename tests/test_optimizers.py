@@ -55,7 +55,6 @@ def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest()
         momentum=0.6,
         adam_lr_ratio=0.1,
         weight_decay=None,
-        adam_weight_decay=None,
     )
     optimizer.build([kernel, dense])
     momentum, expected = 0.0, before[0].reshape(36, 8).T.astype(float)
@@ -72,3 +71,18 @@ def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     # Adam's first steps are of the learning rate's size.
     assert 0.01 < np.abs(dense.numpy() - before[1]).max() < 0.0301
+
+
+def test_muons_weight_decay_is_one_and_can_be_changed_between_steps():
+    """A search gives a compiled optimizer the next trial's."""
+    kernel = keras.Variable(np.ones((3, 3, 2, 4), np.float32))
+    dense = keras.Variable(np.ones((4, 2), np.float32))
+    optimizer = optimizers.Muon(learning_rate=0.1, weight_decay=0.5)
+    optimizer.build([kernel, dense])
+    expected = 1.0
+    for decay in (0.5, 0.2):
+        optimizer.weight_decay = decay
+        optimizer.apply([keras.ops.zeros(v.shape) for v in (kernel, dense)])
+        expected *= 1 - 0.1 * decay
+        for variable in (kernel, dense):
+            np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6)
