@@ -330,10 +330,11 @@ class Config:
     test_views: str = knob(
         "preprocessing",
         "none",
-        "the logits of an image are the mean over itself and its mirror image, or, "
-        "mirror_shift, over both shifted by a pixel as well; in tests and in the "
-        "export, never in training",
-        choices=("none", "mirror", "mirror_shift"),
+        "the logits of an image are the mean over itself and its mirror image "
+        "(mirror), over both shifted by a pixel as well (mirror_shift), or over itself "
+        "and its four shifts along the diagonals (shift); in tests and in the export, "
+        "never in training",
+        choices=("none", "mirror", "mirror_shift", "shift"),
     )
 
     # Transfer: the weights of another run as the start

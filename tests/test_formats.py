@@ -124,7 +124,7 @@ def test_stock_layers_compute_the_same(standardize):
     )
 
 
-@pytest.mark.parametrize("views", ["none", "mirror", "mirror_shift"])
+@pytest.mark.parametrize("views", ["none", "mirror", "mirror_shift", "shift"])
 def test_stock_layers_whiten_and_average_the_same(views, tmp_path):
     settings = {"model": "airbench", "filters": (8,), "whiten": 2, "dropout": None}
     network = a_network(**settings, test_views=views)

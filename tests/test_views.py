@@ -43,6 +43,18 @@ def test_shifted_views_count_half():
     np.testing.assert_allclose(logits(averaging, IMAGES), expected, atol=1e-6)
 
 
+def test_shifts_go_along_the_diagonals_and_count_half():
+    alone, averaging = networks("shift")
+    wider = np.pad(IMAGES, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect")
+    shifted = [
+        logits(alone, wider[:, top : top + 12, left : left + 10])
+        for top in (0, 2)
+        for left in (0, 2)
+    ]
+    expected = logits(alone, IMAGES) / 2 + sum(shifted) / 8
+    np.testing.assert_allclose(logits(averaging, IMAGES), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("model", ["convnet", "mlp"])
 def test_every_architecture_can_be_asked_so(model):
     settings = {"model": model, "filters": None if model == "mlp" else (4,)}
