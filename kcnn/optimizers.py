@@ -90,6 +90,29 @@ class Muon(keras.optimizers.Muon):
         update = self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
         self.assign_sub(variable, lr * tf.reshape(update, along.shape))
 
+    def zeropower_via_newtonschulz5(self, x, steps: int):
+        """Return the orthogonal matrix that Newton and Schulz come to in so many steps.
+
+        A step multiplies the matrix by a polynomial of its Gram matrix, which that turns
+        into one of the first Gram matrix: the polynomials are multiplied with each
+        other, small as they are, and the matrix once, at the end.
+
+        Args:
+            x: (rows, columns) float32.
+            steps: 1 or more.
+        """
+        x /= tf.norm(x) + 1e-7  # no singular value is above 1
+        tall = x.shape[0] > x.shape[1]
+        gram = tf.matmul(x, x, transpose_a=tall, transpose_b=not tall)
+        identity = tf.eye(gram.shape[0])
+        product = identity
+        for _ in range(steps):
+            square = gram @ gram
+            factor = self.muon_a * identity + self.muon_b * gram + self.muon_c * square
+            product @= factor
+            gram = factor @ gram @ factor
+        return x @ product if tall else product @ x
+
 
 class Adadelta(keras.optimizers.Adadelta):
     """Adadelta; see keras.optimizers.Adadelta."""
