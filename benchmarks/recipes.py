@@ -34,7 +34,9 @@ def run_once(name: str, seed: int, folder: pathlib.Path, more: list[str]) -> dic
     command += [f"--random_seed={seed}", f"--model_dir={folder / 'run'}"]
     command += [f"--export_dir={folder / 'export'}", "--overwrite"]
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL)
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
     took = time.perf_counter() - began
     run = Run(folder / "run")
     result = run.read_evaluation()

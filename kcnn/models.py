@@ -260,6 +260,10 @@ MODELS: dict[str, Callable[[Config, ImageSpec, Layers], keras.Model]] = {
 }
 
 
+# Initializers that draw as PyTorch does, biases too.
+_PYTORCHS = ("pytorch", "identity")
+
+
 def _draw_weights(model: keras.Model, initializer: str) -> None:
     """Draw the convolutions' and dense layers' weights anew.
 
@@ -272,7 +276,7 @@ def _draw_weights(model: keras.Model, initializer: str) -> None:
         if not isinstance(layer, k.Conv2D | k.Dense):
             continue
         drawn = [layer.kernel]
-        if initializer in ("pytorch", "identity") and layer.use_bias:
+        if initializer in _PYTORCHS and layer.use_bias:
             drawn.append(layer.bias)
         for weights in drawn:
             draw = _new_initializer(initializer, math.prod(layer.kernel.shape[:-1]))
@@ -293,7 +297,7 @@ def _pass_on(kernel: keras.Variable) -> None:
 
 def _new_initializer(name: str, fan_in: int) -> keras.initializers.Initializer:
     """Return an initializer with a seed of its own."""
-    if name not in ("pytorch", "identity"):
+    if name not in _PYTORCHS:
         return keras.initializers.get(name)
     bound = fan_in**-0.5
     return keras.initializers.RandomUniform(-bound, bound)
