@@ -93,9 +93,9 @@ class Muon(keras.optimizers.Muon):
     def zeropower_via_newtonschulz5(self, x, steps: int):
         """Return the orthogonal matrix that Newton and Schulz come to in so many steps.
 
-        A step multiplies the matrix by a polynomial of its Gram matrix, which that turns
-        into one of the first Gram matrix: the polynomials are multiplied with each
-        other, small as they are, and the matrix once, at the end.
+        A step multiplies the matrix by a polynomial of its Gram matrix, and so does all
+        that follow: their polynomials, small as they are, are multiplied with each
+        other, and the matrix once, at the end.
 
         Args:
             x: (rows, columns) float32.

@@ -45,9 +45,11 @@ def orthogonalized(matrix, steps=3):
     return x
 
 
-def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest():
+@pytest.mark.parametrize("shape", [(3, 3, 4, 8), (2, 2, 1, 8)])
+def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest(shape):
     random = np.random.default_rng(0)
-    kernel = keras.Variable(random.normal(size=(3, 3, 4, 8)).astype("float32"))
+    inputs = np.prod(shape[:3])  # of a filter: more of them than filters, or fewer
+    kernel = keras.Variable(random.normal(size=shape).astype("float32"))
     dense = keras.Variable(random.normal(size=(5, 2)).astype("float32"))
     before = kernel.numpy(), dense.numpy()
     optimizer = optimizers.Muon(
@@ -57,17 +59,17 @@ def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest()
         weight_decay=None,
     )
     optimizer.build([kernel, dense])
-    momentum, expected = 0.0, before[0].reshape(36, 8).T.astype(float)
+    momentum, expected = 0.0, before[0].reshape(inputs, 8).T.astype(float)
     for _ in range(3):
         gradients = [random.normal(size=v.shape) for v in (kernel, dense)]
         tensors = [keras.ops.convert_to_tensor(g, "float32") for g in gradients]
         optimizer.apply(tensors, [kernel, dense])
-        gradient = gradients[0].reshape(36, 8).T
+        gradient = gradients[0].reshape(inputs, 8).T
         momentum = 0.6 * momentum + gradient
         step = orthogonalized(gradient + 0.6 * momentum)
         assert np.linalg.svd(step, compute_uv=False) == pytest.approx(1, abs=0.35)
         expected -= 0.1 * step
-    found = kernel.numpy().reshape(36, 8).T
+    found = kernel.numpy().reshape(inputs, 8).T
     np.testing.assert_allclose(found, expected, atol=1e-5)
     # Adam's first steps are of the learning rate's size.
     assert 0.01 < np.abs(dense.numpy() - before[1]).max() < 0.0301
