@@ -95,14 +95,17 @@ def views_of(images: Any, kind: str) -> list:
 
     What a shift brings in repeats the row or column next to the edge.
     """
-    wider = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "reflect")
+    wider = images
+    if any(view.down or view.right for view in KINDS[kind]):
+        wider = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "reflect")
     return [_view(images, wider, view) for view in KINDS[kind]]
 
 
 def _view(images: Any, wider: Any, view: View) -> Any:
     if view.down or view.right:
+        height, width = images.shape[1:3]
         top, left = 1 - view.down, 1 - view.right
-        images = wider[:, top:, left:][:, : images.shape[1], : images.shape[2]]
+        images = wider[:, top : top + height, left : left + width]
     return ops.flip(images, 2) if view.mirrored else images
 
 

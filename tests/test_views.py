@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from kcnn.config import Config
+from kcnn.config import KNOBS, Config
 from kcnn.models import build_model
 from kcnn.spec import ImageSpec
+from kcnn.views import KINDS, views_of
 
 SPEC = ImageSpec(12, 10, 3, ("a", "b", "c"))
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 10, 3), np.uint8)
@@ -61,6 +62,19 @@ def test_every_architecture_can_be_asked_so(model):
     alone, averaging = networks("mirror", **settings)
     expected = both_sides(alone, IMAGES)
     np.testing.assert_allclose(logits(averaging, IMAGES), expected, atol=1e-6)
+
+
+def test_every_choice_has_its_views_whose_weights_add_up_to_one():
+    assert KNOBS["test_views"].choices == ("none", *KINDS)
+    for views in KINDS.values():
+        assert sum(view.weight for view in views) == 1
+
+
+def test_a_row_of_pixels_has_a_mirror_image():
+    row = np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3)
+    image, mirrored = views_of(row, "mirror")
+    np.testing.assert_array_equal(image, row)
+    np.testing.assert_array_equal(mirrored, row[:, :, ::-1])
 
 
 def test_training_sees_each_image_once():
