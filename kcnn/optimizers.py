@@ -104,14 +104,16 @@ class Muon(keras.optimizers.Muon):
         x /= tf.norm(x) + 1e-7  # no singular value is above 1
         tall = x.shape[0] > x.shape[1]
         gram = tf.matmul(x, x, transpose_a=tall, transpose_b=not tall)
-        identity = tf.eye(gram.shape[0])
-        product = identity
-        for _ in range(steps):
-            square = gram @ gram
-            factor = self.muon_a * identity + self.muon_b * gram + self.muon_c * square
-            product @= factor
+        product = factor = self._polynomial(gram)
+        for _ in range(steps - 1):
             gram = factor @ gram @ factor
+            factor = self._polynomial(gram)
+            product @= factor
         return x @ product if tall else product @ x
+
+    def _polynomial(self, gram):
+        identity = tf.eye(gram.shape[0])
+        return self.muon_a * identity + self.muon_b * gram + self.muon_c * (gram @ gram)
 
 
 class Adadelta(keras.optimizers.Adadelta):
