@@ -243,84 +243,71 @@ LENET = PUBLISHED | {
 SWEPT_RATES = tuple(n / 10_000 for n in range(1, 10)) + tuple(
     n / 1000 for n in range(1, 11)
 )
-# A second's work: the digits lie in the middle 20x20 pixels.
-QUICK: dict[str, Any] = {
+
+# What the recipes of our own have in common.
+RECIPE: dict[str, Any] = {
     "dataset": "mnist",
+    "kernel_size": 3,
+    "optimizer": "adam",
+    "beta_1": 0.8,
+    "batch_size": 256,
+    "validation_fraction": 0.0,
+}
+
+# A second's work: the digits lie in the middle 20x20 pixels.
+QUICK = RECIPE | {
     "model": "shallow",
     "filters": (16, 40),
-    "kernel_size": 3,
     "dense_units": (128,),
     "crop": 22,
-    "optimizer": "adam",
     "learning_rate": 0.02,
-    "beta_1": 0.8,
     "beta_2": 0.9,
     "schedule": "cosine",
     "warmup_epochs": 0.25,
     "label_smoothing": 0.1,
-    "batch_size": 256,
     "epochs": 1,
-    "validation_fraction": 0.0,
 }
 
 # Four epochs of twice two convolutions: shifts by a pixel, all that so few can use.
-SHORT: dict[str, Any] = {
-    "dataset": "mnist",
+SHORT = RECIPE | {
     "model": "convnet",
     "filters": (16, 32),
     "convs_per_block": 2,
-    "kernel_size": 3,
     "dense_units": (64,),
     "crop": 22,
     "translate": 0.04,
-    "optimizer": "adam",
     "learning_rate": 0.02,
-    "beta_1": 0.8,
     "beta_2": 0.95,
     "label_smoothing": 0.05,
-    "batch_size": 256,
     "epochs": 4,
-    "validation_fraction": 0.0,
 }
 
 # More filters and five times the epochs, which turned and zoomed images fill.
-LONG: dict[str, Any] = {
-    "dataset": "mnist",
+LONG = RECIPE | {
     "model": "convnet",
     "filters": (32, 96),
     "convs_per_block": 2,
-    "kernel_size": 3,
     "translate": 0.08,
     "rotate": 10.0,
     "zoom": 0.1,
     "crop": 24,
     "test_views": "shift",
-    "optimizer": "adam",
     "learning_rate": 0.01,
-    "beta_1": 0.8,
     "beta_2": 0.95,
     "ema_momentum": 0.99,
     "label_smoothing": 0.05,
-    "batch_size": 256,
     "epochs": 19,
-    "validation_fraction": 0.0,
 }
 
 # Few weights: convolutions alone, down to 2x2 values of each filter.
-TINY: dict[str, Any] = {
-    "dataset": "mnist",
+TINY = RECIPE | {
     "model": "convnet",
     "filters": (8, 16, 16),
-    "kernel_size": 3,
     "crop": 22,
     "translate": 0.05,
-    "optimizer": "adam",
     "learning_rate": 0.02,
-    "beta_1": 0.8,
     "beta_2": 0.95,
-    "batch_size": 256,
     "epochs": 12,
-    "validation_fraction": 0.0,
 }
 
 
