@@ -323,9 +323,17 @@ class Fitting:
         return stopped_by(signal_number, advice, f" in epoch {epoch + 1}")
 
     def _seconds_left(self, done: int) -> float | None:
-        if not self._seconds_a_step:
+        """Return how long the steps that are left take at this epoch's mean pace.
+
+        The run's first call, in which TensorFlow builds graphs, is left out of it. One
+        call alone tells little: the last of an epoch can be one small batch.
+        """
+        seconds, steps = self.history.epoch_seconds, (done - 1) % self.steps + 1
+        if done <= self.steps:
+            seconds, steps = seconds - self.history.first_step_seconds, steps - 1
+        if not steps:
             return None
-        return (self.config.epochs * self.steps - done) * self._seconds_a_step
+        return (self.config.epochs * self.steps - done) * seconds / steps
 
     def _advice(self, error: Diverged) -> str:
         rate = float(self.schedule(max(error.step - 1, 0)))

@@ -40,6 +40,7 @@ class FreshModel:
     replicas: Replicas
     shortened: str | None
     source: Source | None
+    whole_batch: int
 
     @classmethod
     def build(
@@ -81,8 +82,16 @@ class FreshModel:
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config, model, replicas.count)
         model.jit_compile = jit_compile  # for its predictions too
-        parts = towers.in_this_process(config, replicas.count)
-        return cls(model, precision, jit_compile, parts, replicas, shortened, source)
+        return cls(
+            model,
+            precision,
+            jit_compile,
+            towers.in_this_process(config, replicas.count),
+            replicas,
+            shortened,
+            source,
+            whole_batch=min(config.batch_size, len(train)),
+        )
 
     def loop(
         self,
@@ -100,4 +109,5 @@ class FreshModel:
             self.jit_compile,
             self.towers.parts,
             self.replicas,
+            self.whole_batch,
         )

@@ -44,6 +44,9 @@ class TrainingLoop:
         jit_compile: compile a step with XLA.
         parts: how many a batch is computed in, see kcnn.towers.
         replicas: the copies of the model and of the optimizer's variables.
+        whole_batch: images of the batches that XLA compiles for; an epoch's last one is
+            often smaller, and would have it compile once more, for half a minute on a
+            GPU. None: of all.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class TrainingLoop:
         jit_compile: bool,
         parts: int = 1,
         replicas: Replicas | None = None,
+        whole_batch: int | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -72,6 +76,7 @@ class TrainingLoop:
         self._bad_step = tf.Variable(-1, dtype=tf.int64)
         self._bad_loss = tf.Variable(0.0)
         self._jit_compile = jit_compile
+        self._whole_batch = whole_batch
         self._parts = parts
         towers.share_batch_norm(model, parts)
         self._predict = towers.predictor(model, parts)
@@ -84,6 +89,7 @@ class TrainingLoop:
         self._step = tf.function(
             self._train_step, jit_compile=self._jit_compile, autograph=False
         )
+        self._smaller_step = tf.function(self._train_step, autograph=False)
         self._run = tf.function(self._run_steps)
 
     @property
@@ -100,7 +106,17 @@ class TrainingLoop:
 
     def _run_steps(self, batches, steps):
         for _ in tf.range(steps):
-            self._step(*next(batches))
+            self._take_step(next(batches))
+
+    def _take_step(self, batch):
+        if not self._jit_compile or self._whole_batch is None:
+            self._step(*batch)
+            return
+        tf.cond(
+            tf.shape(batch[0])[0] == self._whole_batch,
+            lambda: self._step(*batch),
+            lambda: self._smaller_step(*batch),
+        )
 
     def _train_step(self, *batch):
         step = self._steps_done.read_value()

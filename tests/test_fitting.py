@@ -21,6 +21,7 @@ from kcnn.models import build_model
 from kcnn.optimization import build_optimizer, build_schedule
 from kcnn.progress import Progress
 from kcnn.run import Run
+from kcnn.spec import ImageSpec
 
 
 def fitting_of(npz, model_dir, on_epoch=None, **settings):
@@ -127,6 +128,59 @@ def test_averaged_weights_follow_the_formula():
         momentum = min(0.5, (1 + step) / (10 + step))
         expected = momentum * expected + (1 - momentum) * value
     assert loop.weights()[0][0] == pytest.approx(expected)
+
+
+def test_the_time_left_goes_by_the_epochs_mean_and_not_by_its_last_call(npz, tmp_path):
+    fitting = fitting_of(npz, tmp_path / "run", epochs=3, batch_size=16)
+    assert fitting.steps == 6
+    history = fitting.history
+    history.first_step_seconds = history.epoch_seconds = 20.0  # graphs are built
+    assert fitting._seconds_left(1) is None
+    history.epoch_seconds += 10.0
+    fitting._seconds_a_step = 0.001  # of the last, small batch
+    assert fitting._seconds_left(6) == pytest.approx(12 * 10 / 5)
+    history.epoch_seconds = 3.0
+    assert fitting._seconds_left(9) == pytest.approx(9 * 3 / 3)
+    history.epoch_seconds = 12.0
+    assert fitting._seconds_left(12) == pytest.approx(6 * 12 / 6)
+
+
+def test_xla_compiles_for_whole_batches_only():
+    """A smaller last batch would have it compile a second time."""
+    config = Config(model="mlp", dense_units=(3,), optimizer="sgd")
+    spec = ImageSpec(2, 2, 1, ("a", "b"))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, 2, 2, 1), np.uint8)
+    labels = np.eye(2, dtype=np.float32)[rng.integers(0, 2, 10)]
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+
+    def trained(jit_compile):
+        keras.utils.set_random_seed(0)
+        optimizer = build_optimizer(config, build_schedule(config, 3), "float32")
+        loop = TrainingLoop(
+            build_model(config, spec),
+            optimizer,
+            config,
+            jit_compile=jit_compile,
+            whole_batch=4,
+        )
+        compiled = tf.Variable(tf.zeros(5, tf.int32))  # by the size of the batch
+        step = loop._step
+
+        def counted(*batch):
+            compiled.scatter_nd_add([[tf.shape(batch[0])[0]]], [1])
+            step(*batch)
+
+        loop._step = counted
+        loop.run(iter(batches), 3)
+        return loop, list(compiled.numpy())
+
+    plain, _ = trained(jit_compile=False)
+    loop, compiled = trained(jit_compile=True)
+    assert compiled == [0, 0, 0, 0, 2]
+    assert loop.steps_done == 3
+    for a, b in zip(loop.weights(), plain.weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_when_the_first_step_began_is_known(npz, tmp_path):
