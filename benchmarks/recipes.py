@@ -1,18 +1,24 @@
 """What the recipes reach: test accuracy over fresh random seeds, and the seconds.
 
-    python benchmarks/recipes.py [NAME ...] [--seeds=10] [--dataset=...]
-        [--output=FILE.json]
+    python benchmarks/recipes.py [NAME ...] [--seeds=10] [--first_seed=0]
+        [--one_process] [--output=FILE.json] [--dataset=... and other knobs]
 
 Every run is a `kcnn train --experiment=NAME` in a process of its own, from import to
 exported model, one after the other. `steps` are the seconds of training without the
 first call, in which TensorFlow traces the graph (`tracing`); `command` is the whole
 process. Medians of the seconds, with their range; the deviation of the accuracy is
 that between seeds.
+
+With --one_process all run in this one: on a GPU XLA then tries its kernels out once.
+`command` is what each run adds. With --validation_fraction=0.1 the accuracy on
+validation images stands in the JSON file too, for choosing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import pathlib
 import statistics
 import subprocess
@@ -20,7 +26,7 @@ import sys
 import tempfile
 import time
 
-from kcnn import runtime
+from kcnn import cli, runtime
 from kcnn.experiments import RECIPES
 from kcnn.files import write_json
 from kcnn.run import Run
@@ -28,15 +34,21 @@ from kcnn.statistics import summarize
 from kcnn.table import render
 
 
-def run_once(name: str, seed: int, folder: pathlib.Path, more: list[str]) -> dict:
+def run_once(
+    name: str, seed: int, folder: pathlib.Path, more: list[str], one_process: bool
+) -> dict:
     """Train once; return accuracy, parameters and seconds."""
-    command = [sys.executable, "-m", "kcnn", "train", f"--experiment={name}", *more]
-    command += [f"--random_seed={seed}", f"--model_dir={folder / 'run'}"]
-    command += [f"--export_dir={folder / 'export'}", "--overwrite"]
+    arguments = ["train", f"--experiment={name}", *more]
+    arguments += [f"--random_seed={seed}", f"--model_dir={folder / 'run'}"]
+    arguments += [f"--export_dir={folder / 'export'}", "--overwrite"]
     began = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.DEVNULL)
-    if done.returncode:  # it has said why
-        sys.exit(done.returncode)
+    if one_process:
+        status = _run_here(arguments)
+    else:
+        command = [sys.executable, "-m", "kcnn", *arguments]
+        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    if status:  # it has said why
+        sys.exit(status)
     took = time.perf_counter() - began
     run = Run(folder / "run")
     result = run.read_evaluation()
@@ -44,11 +56,22 @@ def run_once(name: str, seed: int, folder: pathlib.Path, more: list[str]) -> dic
     return {
         "random_seed": seed,
         "accuracy": result["test"]["accuracy"],
+        "validation_accuracy": (result["validation"] or {}).get("accuracy"),
         "parameters": run.read_config()["model"]["parameters"],
         "steps": timing["train_seconds"] - timing["first_step_seconds"],
         "tracing": timing["first_step_seconds"],
         "command": took,
     }
+
+
+def _run_here(arguments: list[str]) -> int:
+    """Run a kcnn command in this process, unheard; return its exit status."""
+    own, sys.argv = sys.argv, ["kcnn", *arguments]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return cli.main()
+    finally:
+        sys.argv = own
 
 
 def main() -> None:
@@ -57,6 +80,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(RECIPES), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first_seed", type=int, default=0)
+    parser.add_argument("--one_process", action="store_true")
     parser.add_argument("--output", help="JSON file for all figures")
     given, more = parser.parse_known_args()
     unknown = sorted(set(given.names) - set(RECIPES))
@@ -68,7 +92,9 @@ def main() -> None:
     for name in given.names:
         with tempfile.TemporaryDirectory() as scratch:
             folder = pathlib.Path(scratch)
-            found[name] = [run_once(name, seed, folder, more) for seed in seeds]
+            found[name] = [
+                run_once(name, seed, folder, more, given.one_process) for seed in seeds
+            ]
         rows.append(row(name, found[name]))
         print(render(rows[-1:], "table"), flush=True)
     if rows[1:]:

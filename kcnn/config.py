@@ -562,7 +562,7 @@ class Config:
     jit_compile: str = knob(
         "machine",
         "auto",
-        "compile the model with XLA; auto: on a GPU only",
+        "compile the training step with XLA; auto: on a GPU only",
         choices=("auto", "on", "off"),
     )
     towers: int = knob(

@@ -81,7 +81,7 @@ class FreshModel:
                 preprocessing.measure_statistics(model, batches)
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config, model, replicas.count)
-        model.jit_compile = jit_compile  # for its predictions too
+        model.jit_compile = False  # predictions are too few to be worth compiling
         return cls(
             model,
             precision,

@@ -298,7 +298,7 @@ def test_recipes_are_settings_of_config_alone_and_train_on_all_images(name):
 
 
 def test_published_runs_and_recipes_are_found_apart():
-    assert matching(["mnist-*"]) == matching(["recipes"]) == list(RECIPES)
+    assert matching(["mnist-*", "cifar-*"]) == matching(["recipes"]) == list(RECIPES)
     with pytest.raises(UsageError, match="no experiment is named like recipes"):
         matching(["recipes"], EXPERIMENTS)
 

@@ -182,7 +182,7 @@ class Workbench:
         self.built += 1
         fresh = FreshModel.build(config, data.spec, data.train, schedule.total_steps)
         model = _with_variable_dropout(fresh.model)
-        model.jit_compile = fresh.jit_compile
+        model.jit_compile = False
         course = VariableSchedule(schedule)
         policy = fresh.precision.policy
         optimizer = optimization.build_optimizer(config, course, policy)
@@ -191,7 +191,12 @@ class Workbench:
         if config.weight_decay:
             decay = inner.weight_decay = tf.Variable(config.weight_decay)
         loop = TrainingLoop(
-            model, optimizer, config, fresh.jit_compile, fresh.towers.parts
+            model,
+            optimizer,
+            config,
+            fresh.jit_compile,
+            fresh.towers.parts,
+            whole_batch=fresh.whole_batch,
         )
         dropouts = {
             layer.name: layer
