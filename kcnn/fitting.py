@@ -52,6 +52,9 @@ class Fitting:
         run: where metrics.csv and checkpoints go; None: nothing is written.
         progress: what the user sees.
         on_epoch: called with each row of metrics.csv at the end of its epoch.
+
+    Attributes:
+        steps_a_call: steps that TensorFlow is handed at once, by how long they take.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class Fitting:
         self.first_step_began: float | None = None  # in this process
         self.steps = steps_per_epoch(data.train, config.batch_size)
         self._seconds_a_step = 0.0
-        self._steps_a_call = 1
+        self.steps_a_call = 1
         self._signal_number: int | None = None
         self._saved = self._written = time.monotonic()
         self._anchor: Anchor | None = None
@@ -169,7 +172,7 @@ class Fitting:
         steps = 1
         if self._seconds_a_step:
             steps = max(1, int(_CALL_SECONDS / self._seconds_a_step))
-        self._steps_a_call, self._signal_number = self.loop.replicas.agree(
+        self.steps_a_call, self._signal_number = self.loop.replicas.agree(
             min(_MOST_STEPS_A_CALL, steps), stop.signal_number
         )
 
@@ -212,7 +215,7 @@ class Fitting:
         """Take the epoch's steps, or what is left of them, until a signal comes."""
         end = (epoch + 1) * self.steps
         while (done := self.loop.steps_done) < end:
-            count = min(self._steps_a_call, end - done)
+            count = min(self.steps_a_call, end - done)
             began = time.perf_counter()
             self.first_step_began = self.first_step_began or began
             with reading(self.data.train):

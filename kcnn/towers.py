@@ -83,6 +83,17 @@ def set_threads(config: Config) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
+def threads() -> dict[str, int]:
+    """Return the threads that TensorFlow was told to use; 0: its own choice.
+
+    `within` an operation, and operations `beside` each other.
+    """
+    return {
+        "within": tf.config.threading.get_intra_op_parallelism_threads(),
+        "beside": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
 def in_this_process(config: Config, replicas: int = 1) -> Towers:
     """Return the parts to compute in where the threads may not have been set for them.
 

@@ -28,6 +28,7 @@ from kcnn import (
     runtime,
     scoring,
     summary,
+    towers,
     warmup,
 )
 from kcnn.confidence import PLAIN, Judged, Rule
@@ -163,6 +164,7 @@ def train(
         "timing": {
             "start_seconds": fitting.first_step_began
             and fitting.first_step_began - (since or began),
+            "steps_a_call": fitting.steps_a_call,
             **_timing(fitting.history, data, scores, began),
         },
         "best_epoch": fitting.history.best_epoch or None,
@@ -248,6 +250,7 @@ def _describe(
         "precision": fresh.precision._asdict(),
         "jit_compile": fresh.jit_compile,
         "towers": fresh.towers._asdict(),
+        "threads": towers.threads(),
         "strategy": fresh.replicas.note(),
         "spec": dataclasses.asdict(data.spec),
         "model": summary.model_summary(fresh.model),

@@ -1,5 +1,8 @@
 """A batch computed in parts gives the step that the whole batch gives."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -142,3 +145,14 @@ def test_the_flag_reaches_the_step(npz):
 def test_xla_refuses_parts():
     with pytest.raises(UsageError, match=r"--towers: got 2, expected 0 or 1 with"):
         Config(towers=2, jit_compile="on")
+
+
+def test_each_part_has_one_thread_and_that_is_told():
+    code = (
+        "from kcnn import towers; from kcnn.config import Config\n"
+        "towers.set_threads(Config(towers=3)); print(towers.threads())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{'within': 1, 'beside': 3}\n"

@@ -78,6 +78,17 @@ def test_the_figures_agree_with_each_other(trained):
     assert f"accuracy {test['accuracy']:.2%}" in done.stdout
 
 
+def test_what_was_chosen_for_speed_is_recorded(trained):
+    folder, _ = trained
+    note = json.loads((folder / "run" / "config.json").read_text())
+    assert note["towers"]["parts"] == 1  # of batches so small
+    assert note["threads"] == {"within": 0, "beside": 0}  # TensorFlow's own choice
+    assert note["jit_compile"] is False
+    assert note["precision"]["reason"] and note["towers"]["reason"]
+    timing = json.loads((folder / "run" / "evaluation.json").read_text())["timing"]
+    assert 1 <= timing["steps_a_call"] <= 100
+
+
 def test_metrics_have_a_row_an_epoch_with_its_learning_rate(trained):
     folder, _ = trained
     with (folder / "run" / "metrics.csv").open() as file:
