@@ -330,7 +330,11 @@ PHOTOS: dict[str, Any] = {
     "validation_fraction": 0.0,
 }
 PHOTOS_MINUTES = PHOTOS | {"filters": (32, 128, 256), "epochs": 10}
-PHOTOS_HALF_HOUR = PHOTOS | {"filters": (64, 256, 256), "epochs": 16}
+PHOTOS_HALF_HOUR = PHOTOS | {
+    "filters": (64, 256, 256),
+    "epochs": 16,
+    "test_views": "mirror_shift",
+}
 
 
 EXPERIMENTS: dict[str, Experiment] = {

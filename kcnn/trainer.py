@@ -305,7 +305,8 @@ def _announce(
     parts = note["towers"]["parts"]
     beside = f"; batches in {parts} parts" if parts > 1 else ""
     progress.note("device", f"{device}; {policy} ({reason}){xla}{beside}")
-    progress.note("strategy", _told(note["strategy"]))
+    if config.strategy != "auto" or note["strategy"]["replicas"] > 1:
+        progress.note("strategy", _told(note["strategy"]))
     if unknown:
         count = f"{config.unknown}: {len(unknown.split):,} images"
         skipped = f", {len(unknown.skipped):,} skipped" if unknown.skipped else ""

@@ -106,6 +106,7 @@ def test_output_is_one_line_an_epoch_and_no_noise(trained):
     assert done.stdout.count("epoch ") == 6
     assert "\r" not in done.stdout
     assert "learning rate 0.01 (one_cycle)" in done.stdout
+    assert "strategy" not in done.stdout  # one device, and nobody asked
 
 
 def test_evaluate_of_run_and_of_export_say_what_the_training_said(trained, kcnn):
