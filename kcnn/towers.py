@@ -100,9 +100,10 @@ def in_this_process(config: Config, replicas: int = 1) -> Towers:
     In a process that TensorFlow was started in for something else it is one, unless
     --towers asks for more.
     """
+    found = choose(config, replicas)
     one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
-    if replicas > 1 or config.towers or one_thread:
-        return choose(config, replicas)
+    if found.parts == 1 or config.towers or one_thread:
+        return found
     return Towers(1, "as TensorFlow's threads are set")
 
 
