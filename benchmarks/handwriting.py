@@ -34,6 +34,7 @@ from sklearn.datasets import load_digits
 
 from kcnn.confidence import ENERGY, MAX_PROBABILITY, scores_of
 from kcnn.datasets import OTHER
+from kcnn.errors import UsageError
 from kcnn.inference import Classifier, Outputs
 from kcnn.rejection import auroc
 from kcnn.table import render
@@ -158,7 +159,10 @@ def main() -> None:
             _write(pathlib.Path(given.train_signs) / kind, signs, names)
         return
 
-    classifiers = {name: Classifier(name) for name in given.models}
+    try:
+        classifiers = {name: Classifier(name) for name in given.models}
+    except UsageError as error:
+        parser.error(str(error))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for kind in KINDS:
         files, labels = pages(kind, given.half)
