@@ -99,8 +99,7 @@ def main() -> None:
         print(render(rows[-1:], "table"), flush=True)
     if rows[1:]:
         print(render(rows, "table"))
-    with runtime.standard_error_filtered():
-        hardware = runtime.hardware()
+    hardware = runtime.hardware()
     print(f"{hardware['processor']}, {hardware['cores']} cores")
     if given.output:
         write_json(pathlib.Path(given.output), {"hardware": hardware, "runs": found})

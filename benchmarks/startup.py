@@ -93,8 +93,7 @@ def main() -> None:
     for other in ("load", "tfds"):
         ratios = [one["first step"] / one[other] for one in rounds]
         print(f"first step / {other}: {statistics.median(ratios):.2f} {_range(ratios)}")
-    with runtime.standard_error_filtered():
-        hardware = runtime.hardware()
+    hardware = runtime.hardware()
     print(f"{hardware['processor']}, {hardware['cores']} cores")
     if given.output:
         write_json(pathlib.Path(given.output), {"hardware": hardware, "rounds": rounds})

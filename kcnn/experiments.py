@@ -244,18 +244,17 @@ SWEPT_RATES = tuple(n / 10_000 for n in range(1, 10)) + tuple(
     n / 1000 for n in range(1, 11)
 )
 
-# What the recipes of our own have in common.
-RECIPE: dict[str, Any] = {
+# What the recipes of our own have in common, and those of digits.
+RECIPE: dict[str, Any] = {"batch_size": 256, "validation_fraction": 0.0}
+DIGITS = RECIPE | {
     "dataset": "mnist",
     "kernel_size": 3,
     "optimizer": "adam",
     "beta_1": 0.8,
-    "batch_size": 256,
-    "validation_fraction": 0.0,
 }
 
 # A second's work: the digits lie in the middle 20x20 pixels.
-QUICK = RECIPE | {
+QUICK = DIGITS | {
     "model": "shallow",
     "filters": (16, 40),
     "dense_units": (128,),
@@ -269,7 +268,7 @@ QUICK = RECIPE | {
 }
 
 # Four epochs of twice two convolutions: shifts by a pixel, all that so few can use.
-SHORT = RECIPE | {
+SHORT = DIGITS | {
     "model": "convnet",
     "filters": (16, 32),
     "convs_per_block": 2,
@@ -283,7 +282,7 @@ SHORT = RECIPE | {
 }
 
 # More filters and five times the epochs, which turned and zoomed images fill.
-LONG = RECIPE | {
+LONG = DIGITS | {
     "model": "convnet",
     "filters": (32, 96),
     "convs_per_block": 2,
@@ -300,7 +299,7 @@ LONG = RECIPE | {
 }
 
 # Few weights: convolutions alone, down to 2x2 values of each filter.
-TINY = RECIPE | {
+TINY = DIGITS | {
     "model": "convnet",
     "filters": (8, 16, 16),
     "crop": 22,
@@ -312,7 +311,7 @@ TINY = RECIPE | {
 
 # The CIFAR-10 speed record's network and habits, with smaller batches, more epochs and
 # ReLU, which takes less time than its GELU. Narrow early blocks leave time for epochs.
-PHOTOS: dict[str, Any] = {
+PHOTOS = RECIPE | {
     "dataset": "cifar10",
     "model": "airbench",
     "standardize": "channel",
@@ -326,8 +325,6 @@ PHOTOS: dict[str, Any] = {
     "weight_decay": 0.02,
     "schedule": "triangle",
     "label_smoothing": 0.2,
-    "batch_size": 256,
-    "validation_fraction": 0.0,
 }
 PHOTOS_MINUTES = PHOTOS | {"filters": (32, 128, 256), "epochs": 10}
 PHOTOS_HALF_HOUR = PHOTOS | {

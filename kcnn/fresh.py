@@ -81,7 +81,6 @@ class FreshModel:
                 preprocessing.measure_statistics(model, batches)
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config, model, replicas.count)
-        model.jit_compile = False  # predictions are too few to be worth compiling
         return cls(
             model,
             precision,

@@ -76,7 +76,7 @@ class TrainingLoop:
         self._bad_step = tf.Variable(-1, dtype=tf.int64)
         self._bad_loss = tf.Variable(0.0)
         self._jit_compile = jit_compile
-        self._whole_batch = whole_batch
+        self._whole_batch = whole_batch if jit_compile else None
         self._parts = parts
         towers.share_batch_norm(model, parts)
         self._predict = towers.predictor(model, parts)
@@ -109,7 +109,7 @@ class TrainingLoop:
             self._take_step(next(batches))
 
     def _take_step(self, batch):
-        if not self._jit_compile or self._whole_batch is None:
+        if self._whole_batch is None:
             self._step(*batch)
             return
         tf.cond(

@@ -235,9 +235,10 @@ def _obstacle_to_xla(config: Config, model: Any, replicas: int) -> str | None:
 
 def hardware() -> dict[str, Any]:
     """Describe the processor, memory and GPUs."""
-    import tensorflow as tf
+    with standard_error_filtered():  # where it is the first to ask TensorFlow
+        import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.list_physical_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return {
         "processor": _processor_name(),

@@ -101,7 +101,7 @@ def in_this_process(config: Config, replicas: int = 1) -> Towers:
     --towers asks for more.
     """
     found = choose(config, replicas)
-    one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
+    one_thread = threads()["within"] == 1
     if found.parts == 1 or config.towers or one_thread:
         return found
     return Towers(1, "as TensorFlow's threads are set")
@@ -147,6 +147,7 @@ def predictor(
     Logits are (n, num_classes) float32 for batches of uint8 images.
     """
     if count == 1:
+        model.jit_compile = False  # predictions are too few to be worth compiling
         return functools.partial(model.predict, verbose=0)
 
     spec = tf.TensorSpec(model.input_shape, tf.uint8)

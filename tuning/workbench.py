@@ -182,22 +182,12 @@ class Workbench:
         self.built += 1
         fresh = FreshModel.build(config, data.spec, data.train, schedule.total_steps)
         model = _with_variable_dropout(fresh.model)
-        model.jit_compile = False
         course = VariableSchedule(schedule)
-        policy = fresh.precision.policy
-        optimizer = optimization.build_optimizer(config, course, policy)
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        loop = dataclasses.replace(fresh, model=model).loop(config, course)
+        inner = getattr(loop.optimizer, "inner_optimizer", loop.optimizer)
         decay = None
         if config.weight_decay:
             decay = inner.weight_decay = tf.Variable(config.weight_decay)
-        loop = TrainingLoop(
-            model,
-            optimizer,
-            config,
-            fresh.jit_compile,
-            fresh.towers.parts,
-            whole_batch=fresh.whole_batch,
-        )
         dropouts = {
             layer.name: layer
             for layer in model.layers
