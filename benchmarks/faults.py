@@ -20,6 +20,7 @@ import time
 from absl import flags
 
 from kcnn.config import Config
+from kcnn.errors import run_program
 from kcnn.flags import define, define_knobs, knobs_given, parse
 from kcnn.knobs import Knob
 from kcnn.table import render
@@ -160,4 +161,4 @@ def _timed(function):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_program(main, sys.argv[1:])

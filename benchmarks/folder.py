@@ -21,6 +21,7 @@ import numpy as np
 
 from kcnn import runtime
 from kcnn.config import Config
+from kcnn.errors import run_program
 from kcnn.run import Run, read_rows
 from kcnn.table import render
 
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

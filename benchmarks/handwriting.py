@@ -34,7 +34,7 @@ from sklearn.datasets import load_digits
 
 from kcnn.confidence import ENERGY, MAX_PROBABILITY, scores_of
 from kcnn.datasets import OTHER
-from kcnn.errors import UsageError
+from kcnn.errors import run_program
 from kcnn.inference import Classifier, Outputs
 from kcnn.rejection import auroc
 from kcnn.table import render
@@ -159,10 +159,7 @@ def main() -> None:
             _write(pathlib.Path(given.train_signs) / kind, signs, names)
         return
 
-    try:
-        classifiers = {name: Classifier(name) for name in given.models}
-    except UsageError as error:
-        parser.error(str(error))
+    classifiers = {name: Classifier(name) for name in given.models}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for kind in KINDS:
         files, labels = pages(kind, given.half)
@@ -198,4 +195,4 @@ def _write(folder: pathlib.Path, files: list[bytes], labels: Iterable[str]) -> N
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from kcnn.errors import run_program
 from kcnn.files import write_json
 from kcnn.run import Run, config_of, load_model, spec_of
 from kcnn.table import render
@@ -258,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

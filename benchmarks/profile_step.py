@@ -34,6 +34,7 @@ from kcnn.benchmark import measure
 from kcnn.benchmark.figures import TRAINING_STEP
 from kcnn.benchmark.plan import BATCH_SIZE, CLASSES, MODELS, SHAPE
 from kcnn.config import Config
+from kcnn.errors import run_program
 from kcnn.files import write_json
 from kcnn.flags import define, define_knobs, knobs_given, parse, value_of
 from kcnn.knobs import Knob
@@ -377,4 +378,4 @@ def launches(found: list[Operation], parts: int) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_program(main, sys.argv[1:])

@@ -26,6 +26,7 @@ import tempfile
 import time
 
 from kcnn import runtime
+from kcnn.errors import run_program
 from kcnn.experiments import settings_of
 from kcnn.files import write_json
 from kcnn.run import Run
@@ -114,4 +115,4 @@ def _range(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

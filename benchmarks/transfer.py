@@ -23,6 +23,7 @@ import numpy as np
 
 from kcnn import datasets, pipeline, runtime, trainer
 from kcnn.config import Config
+from kcnn.errors import run_program
 from kcnn.progress import Progress
 from kcnn.run import Run
 from kcnn.table import render
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

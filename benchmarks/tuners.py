@@ -28,6 +28,7 @@ import sys
 from typing import Any
 
 from kcnn import runtime
+from kcnn.errors import run_program
 from kcnn.files import write_json
 from kcnn.run import Run
 from kcnn.statistics import holm, paired_test
@@ -226,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -30,6 +30,7 @@ import tensorflow as tf  # noqa: E402
 
 from kcnn import datasets, models, optimization, pipeline  # noqa: E402
 from kcnn.config import KNOBS, Config  # noqa: E402
+from kcnn.errors import run_program  # noqa: E402
 from kcnn.progress import Progress  # noqa: E402
 from kcnn.spec import ImageSpec  # noqa: E402
 from tuning.journal import Journal  # noqa: E402
@@ -186,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,5 +1,9 @@
 """The errors that a user sees as one line, with the exit status they mean."""
 
+import pathlib
+import sys
+from collections.abc import Callable
+
 
 class UsageError(Exception):
     """The command, a flag or the data it names is wrong: exit status 2."""
@@ -29,6 +33,16 @@ class Interrupted(Exception):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_status = 128 + signal_number
+
+
+def run_program(main: Callable[..., None], *arguments: object) -> None:
+    """Run a program's main function; what went wrong is a line and the exit status."""
+    try:
+        main(*arguments)
+    except (UsageError, RunError, Interrupted) as error:
+        name = pathlib.Path(sys.argv[0]).name
+        print(f"{name}: {in_one_line(error)}", file=sys.stderr)
+        sys.exit(error.exit_status)
 
 
 def in_one_line(error: Exception) -> str:

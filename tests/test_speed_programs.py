@@ -1,8 +1,14 @@
-"""The pure parts of the programs that docs/speed.md pastes."""
+"""The programs that docs/speed.md and README paste: what needs no long run."""
+
+import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from benchmarks import paste, profile_step, scaling
+from benchmarks import paste, profile_step, recipes, scaling
+from kcnn.errors import RunError, UsageError, run_program
 
 STEP = "while/body/_1/while/StatefulPartitionedCall"
 BACK = f"{STEP}/gradient_tape"
@@ -191,3 +197,53 @@ def test_output_is_pasted_under_its_command_and_nothing_else_changes():
     )
     assert paste.paste(once, told.get) == once
     assert paste.paste(once, lambda command: None) == once
+
+
+@pytest.mark.slow
+def test_recipes_train_several_seeds_in_one_process(tmp_path):
+    program = pathlib.Path(recipes.__file__)
+    command = [sys.executable, program, "mnist-99", "--one_process", "--seeds=2"]
+    command += ["--first_seed=7", f"--output={tmp_path / 'found.json'}"]
+    command += ["--dataset=digits", "--crop=0", "--validation_fraction=0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads((tmp_path / "found.json").read_text())["runs"]["mnist-99"]
+    assert [run["random_seed"] for run in runs] == [7, 8]
+    for run in runs:
+        assert run["accuracy"] > 0.5 and run["validation_accuracy"] > 0.5
+        assert 0 < run["steps"] + run["tracing"] < run["command"]
+    assert done.stdout.startswith("recipe")
+
+
+def test_a_recipe_that_cannot_run_ends_the_program_with_its_status(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        recipes.run_once("mnist-99", 0, tmp_path, ["--epochs=no"], one_process=True)
+    assert end.value.code == 2
+    assert "--epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UsageError("--a: got 1,\n expected 2"), 2),
+        (RunError("--a: got 1, expected 2"), 1),
+    ],
+)
+def test_a_program_says_what_is_wrong_in_a_line(error, status, capsys, monkeypatch):
+    def main(given):
+        assert given == "x"
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["benchmarks/some.py"])
+    with pytest.raises(SystemExit) as end:
+        run_program(main, "x")
+    assert end.value.code == status
+    assert capsys.readouterr().err == "some.py: --a: got 1, expected 2\n"
+
+
+def test_a_program_hides_no_fault_of_its_own():
+    def main():
+        raise KeyError("a")
+
+    with pytest.raises(KeyError):
+        run_program(main)
