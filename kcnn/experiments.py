@@ -329,6 +329,7 @@ PHOTOS = RECIPE | {
 PHOTOS_MINUTES = PHOTOS | {"filters": (32, 128, 256), "epochs": 10}
 PHOTOS_HALF_HOUR = PHOTOS | {
     "filters": (64, 256, 256),
+    "learning_rate": 0.05,
     "epochs": 16,
     "test_views": "mirror_shift",
 }
