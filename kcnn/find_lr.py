@@ -16,7 +16,7 @@ from kcnn.config import Config
 from kcnn.errors import RunError
 from kcnn.fresh import FreshModel
 from kcnn.optimization import RisingRate
-from kcnn.pipeline import steps_per_epoch, training_batches
+from kcnn.pipeline import reading, steps_per_epoch, training_batches
 from kcnn.spec import ImageSpec
 from kcnn.splits import Split
 
@@ -92,10 +92,11 @@ def range_test(
     for _ in range(steps):
         rate = float(course(loop.optimizer.iterations))
         loop.reset_totals()
-        loop.run(batches, 1)
+        with reading(train):
+            loop.run(batches, 1)
         totals = loop.totals()
         if totals.bad_step is not None:
-            ended = f"the loss at {rate:.2g} is not a finite number"
+            ended = f"the loss at {rate:.2g} is {totals.bad_loss:.3g}"
             break
         rates.append(rate)
         losses.append(float(totals.loss))
@@ -105,8 +106,8 @@ def range_test(
             break
     if len(losses) <= _START:
         raise RunError(
-            f"the loss of step {len(losses) + 1} is not a finite number; lower --from, "
-            "or look at --precision and the data"
+            f"the loss of step {len(losses) + 1} is {totals.bad_loss:.3g}; lower "
+            "--from, or look at --precision and the data"
         )
     return Curve(config.random_seed, rates, losses, smoothed, ended)
 

@@ -20,7 +20,7 @@ from kcnn.errors import UsageError
 from kcnn.loop import TrainingLoop
 from kcnn.replicas import Replicas
 from kcnn.spec import ImageSpec
-from kcnn.splits import Split
+from kcnn.splits import Split, sample_of
 from kcnn.transfer import Source
 
 
@@ -30,12 +30,13 @@ class FreshModel:
 
     With --init_from it knows what another run has learnt, of its own images'
     statistics too: `source` is that run. `shortened` says how batch normalization was
-    set for a short run, if it was.
+    set for a short run, if it was; `jit_obstacle` what XLA, if asked, cannot compile.
     """
 
     model: keras.Model
     precision: runtime.Precision
     jit_compile: bool
+    jit_obstacle: str | None
     towers: towers.Towers
     replicas: Replicas
     shortened: str | None
@@ -76,20 +77,30 @@ class FreshModel:
         if source:
             source.start(model, spec)
         else:
-            batches = pipeline.evaluation_batches(train, config.batch_size)
+            some = sample_of(train, preprocessing.WHITENED_IMAGES, config.random_seed)
+            batches = (
+                pipeline.evaluation_batches(split, config.batch_size)
+                for split in (train, some)
+            )
             with pipeline.reading(train):
-                preprocessing.measure_statistics(model, batches)
+                preprocessing.measure_statistics(model, *batches)
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config, model, replicas.count)
+        obstacle = None
+        if runtime.wants_xla(config):
+            obstacle = runtime.obstacle_to_xla(config, model, replicas.count)
+        whole_batch = min(config.batch_size, len(train))
+        as_it_is = dataclasses.replace(config, batch_size=whole_batch)
         return cls(
             model,
             precision,
             jit_compile,
-            towers.in_this_process(config, replicas.count),
+            obstacle,
+            towers.in_this_process(as_it_is, replicas.count),
             replicas,
             shortened,
             source,
-            whole_batch=min(config.batch_size, len(train)),
+            whole_batch,
         )
 
     def loop(

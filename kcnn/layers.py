@@ -54,8 +54,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
+        # The op returns the unbiased one, on a GPU no number where there is one value.
         count = tf.cast(tf.size(x) / channels, tf.float32)
-        variance *= (count - 1) / count  # the op returns the unbiased one
+        variance = tf.math.multiply_no_nan(variance, (count - 1) / count)
         return tf.reshape(normalized, tf.shape(x)), mean, variance
 
     def _over_replicas(self, x, replicas):

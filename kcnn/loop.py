@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Iterator
 
 import keras
@@ -21,7 +20,7 @@ import tensorflow as tf
 from kcnn import towers
 from kcnn.config import Config
 from kcnn.divergence import EXPLODED
-from kcnn.replicas import Replicas
+from kcnn.replicas import Replicas, seeds_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +98,7 @@ class TrainingLoop:
 
     def run(self, batches: Iterator, steps: int) -> None:
         """Take `steps` batches from a tf.data iterator, an optimizer step for each."""
-        with warnings.catch_warnings():
-            # Keras notices the softmax of --head=dropout_softmax, which is asked for.
-            warnings.filterwarnings("ignore", ".*from_logits=True.*")
-            self._run(batches, tf.constant(steps, tf.int64))
+        self._run(batches, tf.constant(steps, tf.int32))
 
     def _run_steps(self, batches, steps):
         for _ in tf.range(steps):
@@ -143,7 +139,10 @@ class TrainingLoop:
             for counts, part in towers.parts(share, self._parts):
                 images, labels, *weights = part
                 logits = self.model(images, training=True)
-                loss += counts * self._loss(labels, logits, *weights)
+                # Of what a softmax made Keras would take the softmax's input: the
+                # identity keeps it from seeing where the logits come from.
+                seen = tf.identity(logits)
+                loss += counts * self._loss(labels, seen, *weights)
                 hits = tf.argmax(labels, -1) == tf.argmax(logits, -1)
                 correct += counts * tf.reduce_sum(tf.cast(hits, tf.float32))
             loss /= size * copies
@@ -198,7 +197,9 @@ class TrainingLoop:
     @functools.cached_property
     def _alone(self) -> keras.Model:
         """A copy of the model that is on one device only."""
-        return keras.models.clone_model(self.model)
+        copy = keras.models.clone_model(self.model)
+        copy.jit_compile = self.model.jit_compile
+        return copy
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -214,8 +215,14 @@ class TrainingLoop:
             self.model.set_weights(trained)
 
     def state(self) -> list[np.ndarray]:
-        """Return a copy of all that changes in a step, random seeds included."""
-        return [np.array(v.numpy()) for v in self._state_variables()]
+        """Return a copy of all that changes in a step; of seeds those of the chief."""
+        seeds = set(map(id, seeds_of(self.model)))
+        return [
+            self.replicas.first_seed(v.numpy())
+            if id(v) in seeds
+            else np.array(v.numpy())
+            for v in self._state_variables()
+        ]
 
     def restore(self, state: list[np.ndarray]) -> None:
         """Put a `state` back; raises ValueError if it is not of this model."""

@@ -66,6 +66,7 @@ def build_model(
     if config.initializer != "glorot_uniform":  # with which Keras has made it
         _draw_weights(model, config.initializer)
     _freeze(model, config.freeze, preprocessing)
+    model.jit_compile = False  # predictions are too few to be worth compiling
     return model
 
 
@@ -98,7 +99,7 @@ def shorten_batch_norm(model: keras.Model, config: Config, steps: int) -> str | 
     """Let batch norm's statistics keep up in a run of few steps.
 
     Momentum m remembers about 1 / (1 - m) steps; more than a tenth of the run, and the
-    statistics are those of a network that is no more. A momentum that the user chose
+    statistics are those of a network that is no more. A momentum other than the default
     stays as it is.
 
     Args:
@@ -291,7 +292,9 @@ def _pass_on(kernel: keras.Variable) -> None:
     height, width, inputs, filters = values.shape
     first = range(min(inputs, filters))
     values[..., : len(first)] = 0
-    values[height // 2, width // 2, first, first] = 1
+    # The middle of an even one is before: it is padded by one more at the end.
+    row, column = (height - 1) // 2, (width - 1) // 2
+    values[row, column, first, first] = 1
     kernel.assign(values)
 
 

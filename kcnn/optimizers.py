@@ -16,8 +16,8 @@ class Adam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Move a tf.Variable; amsgrad is done by Keras."""
-        if self.amsgrad:
-            super().update_step(gradient, variable, learning_rate)
+        if self.amsgrad:  # not super(): AdamW has this method too
+            keras.optimizers.Adam.update_step(self, gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations + 1, variable.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from kcnn.views import Views
 
 # Images that are looked at for the principal components of patches, and what is added
 # to the variances of those, so that noise stays small; both as in the record recipe.
-_WHITENED_IMAGES = 5_000
+WHITENED_IMAGES = 5_000
 _LEAST_VARIANCE = 5e-4
 
 
@@ -114,13 +114,18 @@ class Whitening(keras.layers.Layer):
         less = self.size - 1
         return batch, height - less, width - less, 2 * self.size**2 * channels
 
-    def measure(self, images: np.ndarray) -> None:
-        """Set the kernel by (n, height, width, channels) float images."""
-        window = (self.size, self.size)
-        patches = np.lib.stride_tricks.sliding_window_view(images, window, (1, 2))
-        patches = np.moveaxis(patches, 3, -1).reshape(-1, self.kernel.shape[-1] // 2)
-        covariance = patches.T @ patches / len(patches)  # about 0, as the record's
-        variances, components = np.linalg.eigh(covariance.astype(np.float64))
+    def measure(self, batches: Iterable[np.ndarray]) -> None:
+        """Set the kernel by batches of (n, height, width, channels) float images."""
+        values = self.kernel.shape[-1] // 2
+        products, count = np.zeros((values, values)), 0
+        for images in batches:
+            window = (self.size, self.size)
+            patches = np.lib.stride_tricks.sliding_window_view(images, window, (1, 2))
+            patches = np.moveaxis(patches, 3, -1).reshape(-1, values)
+            products += patches.T @ patches
+            count += len(patches)
+        covariance = products / count  # about 0, as the record's
+        variances, components = np.linalg.eigh(covariance)
         scaled = components / np.sqrt(variances + _LEAST_VARIANCE)
         kernel = np.concatenate([scaled, -scaled], 1)
         self.kernel.assign(kernel.reshape(self.kernel.shape))
@@ -213,34 +218,35 @@ def _standardization_layers(config: Config) -> list[keras.layers.Layer]:
     ]
 
 
-def measure_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
+def measure_statistics(
+    model: keras.Model,
+    batches: Iterable[np.ndarray],
+    some: Iterable[np.ndarray] | None = None,
+) -> None:
     """Give a model's preprocessing layers the statistics of the training split.
 
     Args:
         model: as built by models.build_model; left alone without such a layer.
         batches: the training split's images, (batch, height, width, channels) uint8;
             read only where they are needed.
+        some: WHITENED_IMAGES of them at random, for the principal components of
+            patches; None: all.
     """
     before: list[keras.layers.Layer] = []  # up to one
     for layer in model.layers:
         if isinstance(layer, Standardization):
             layer.measure(batches)
         if isinstance(layer, Whitening):
-            layer.measure(_first(_WHITENED_IMAGES, batches, before))
+            layer.measure(_seen(batches if some is None else some, before))
         if not isinstance(layer, keras.layers.InputLayer | Views):
             before.append(layer)
 
 
-def _first(
-    count: int, batches: Iterable[np.ndarray], layers: list[keras.layers.Layer]
-) -> np.ndarray:
-    """Return the first images as some layers show them, not augmented, float32."""
-    found: list[np.ndarray] = []
-    for batch in batches:
-        seen = np.asarray(batch)[: count - sum(map(len, found))]
+def _seen(
+    batches: Iterable[np.ndarray], layers: list[keras.layers.Layer]
+) -> Iterator[np.ndarray]:
+    """Yield batches of images as some layers show them, not augmented, float32."""
+    for images in batches:
         for layer in layers:
-            seen = layer(seen)
-        found.append(np.asarray(seen))
-        if sum(map(len, found)) == count:
-            break
-    return np.concatenate(found)
+            images = layer(images, training=False)  # Keras's own default is True
+        yield np.asarray(images)

@@ -111,6 +111,10 @@ class Replicas:
     def scatter_seeds(self, model: keras.Model) -> None:
         """Have each copy draw random numbers of its own, by the first one's state."""
 
+    def first_seed(self, seed: np.ndarray) -> np.ndarray:
+        """Return the state of the first copy of all, by that of the first one here."""
+        return seed
+
     def agree(self, steps: int, signal_number: int | None) -> tuple[int, int | None]:
         """Return the chief's number of steps, and a signal that came to any worker."""
         return steps, signal_number
@@ -200,9 +204,11 @@ class Several(Replicas):
             first = variable.numpy()
             copies = self._strategy.experimental_local_results(variable.value)
             for number, copy in enumerate(copies, self._index * self._here):
-                seed = first.astype(np.uint64)
-                seed[0] += number * _SEED_STEP
-                copy.assign(seed.astype(first.dtype))
+                copy.assign(_moved(first, number))
+
+    def first_seed(self, seed: np.ndarray) -> np.ndarray:
+        """Return the state of the first copy of all, by that of the first one here."""
+        return _moved(seed, -self._index * self._here)
 
     def agree(self, steps: int, signal_number: int | None) -> tuple[int, int | None]:
         """Return the chief's number of steps, and a signal that came to any worker."""
@@ -253,6 +259,13 @@ def _number() -> tf.Tensor:
     """Return which of all replicas the calling one is, int64."""
     context = tf.distribute.get_replica_context()
     return tf.cast(context.replica_id_in_sync_group, tf.int64)
+
+
+def _moved(seed: np.ndarray, number: int) -> np.ndarray:
+    """Return the state of a generator whose copy is so many further, (2,)."""
+    found = seed.astype(np.uint64)
+    found[0] = (int(found[0]) + number * _SEED_STEP) % 2**64
+    return found.astype(seed.dtype)
 
 
 def seeds_of(model: keras.Model) -> list[keras.Variable]:

@@ -208,17 +208,22 @@ def choose_jit(config: Config, model: Any, replicas: int = 1) -> bool:
 
     Raises UsageError where it is asked for and cannot be.
     """
-    obstacle = _obstacle_to_xla(config, model, replicas)
+    obstacle = obstacle_to_xla(config, model, replicas)
     if config.jit_compile == "on" and obstacle:
         raise UsageError(
             f"--jit_compile=on: XLA cannot compile {obstacle}; use auto or off"
         )
+    return wants_xla(config) and not obstacle
+
+
+def wants_xla(config: Config) -> bool:
+    """Return whether XLA is to compile the training step, if it can."""
     if config.jit_compile == "auto":
-        return has_gpu() and not obstacle
+        return has_gpu()
     return config.jit_compile == "on"
 
 
-def _obstacle_to_xla(config: Config, model: Any, replicas: int) -> str | None:
+def obstacle_to_xla(config: Config, model: Any, replicas: int = 1) -> str | None:
     """Return what of a training step XLA cannot compile, if anything."""
     import keras
 

@@ -147,7 +147,6 @@ def predictor(
     Logits are (n, num_classes) float32 for batches of uint8 images.
     """
     if count == 1:
-        model.jit_compile = False  # predictions are too few to be worth compiling
         return functools.partial(model.predict, verbose=0)
 
     spec = tf.TensorSpec(model.input_shape, tf.uint8)

@@ -143,7 +143,6 @@ def train(
 
     final = models.build_model(config, data.spec, augment=False)
     final.set_weights(weights)
-    final.jit_compile = False  # as the export computes
     rule, test, strange, scores = scoring.score(
         final, config, data, unknown.split if unknown else None
     )
@@ -249,6 +248,7 @@ def _describe(
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "precision": fresh.precision._asdict(),
         "jit_compile": fresh.jit_compile,
+        "jit_obstacle": fresh.jit_obstacle,
         "towers": fresh.towers._asdict(),
         "threads": towers.threads(),
         "strategy": fresh.replicas.note(),
@@ -302,6 +302,8 @@ def _announce(
     device = ", ".join(hardware["gpus"]) or f"CPU, {hardware['cores']} cores"
     policy, reason = note["precision"]["policy"], note["precision"]["reason"]
     xla = ", XLA" if note["jit_compile"] else ""
+    if note["jit_obstacle"]:
+        xla = f", no XLA (it cannot compile {note['jit_obstacle']})"
     parts = note["towers"]["parts"]
     beside = f"; batches in {parts} parts" if parts > 1 else ""
     progress.note("device", f"{device}; {policy} ({reason}){xla}{beside}")

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from kcnn.errors import RunError
+from kcnn.fitting import Fitting
+from kcnn.progress import Progress
 from tests.test_faults import Killed, killing, without_times
 from tests.test_fitting import fitting_of
+from tuning.workbench import Workbench
 
 # Each step multiplies every weight by 1 - 5 times the learning rate: by -4 at first,
 # by -1.5 after one rollback, and by -0.25 after two.
@@ -50,6 +53,21 @@ def test_rollbacks_come_to_an_end(npz, tmp_path):
     fitting = fitting_of(npz, tmp_path / "run", **ROLLBACK, max_rollbacks=1)
     with pytest.raises(RunError, match="1 rollbacks did not help; lower"):
         fitting.fit()
+
+
+def test_a_trial_of_a_search_rolls_back_as_a_training_does(npz, tmp_path):
+    training = fitting_of(npz, tmp_path / "run", **ROLLBACK)
+    expected = training.fit()
+    bench = Workbench()
+    for _ in range(2):  # the second time by a loop that has been rolled back
+        config, data = training.config, bench.data(training.config)
+        trial = Fitting(config, data, *bench.loop(config), None, Progress(None))
+        for a, b in zip(trial.fit(), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        rates = [row["learning_rate"] for row in trial.history.rows]
+        assert rates == [row["learning_rate"] for row in training.history.rows]
+        assert len(trial.history.rollbacks) == 2
+    assert bench.built == 1
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from kcnn.optimization import build_optimizer, build_schedule
 from kcnn.progress import Progress
 from kcnn.run import Run
 from kcnn.spec import ImageSpec
-from tests.conftest import write_npz
+from tests.conftest import whole_run, write_npz
 
 SPEC = ImageSpec(28, 28, 1, tuple("0123456789"))
 CONVNET = {"model": "convnet"}
@@ -233,6 +233,16 @@ def test_precision_auto_on_a_processor(flags, policy):
 )
 def test_precision_auto_on_a_gpu(capability, policy):
     assert runtime._gpu_precision(capability).policy == policy
+
+
+def test_what_keeps_xla_off_is_told(npz, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "wants_xla", lambda config: True)  # as on a GPU
+    settings = {"dataset": f"npz:{npz}", "model": "mlp", "epochs": 1, "rotate": 5.0}
+    run, _, said = whole_run(tmp_path, **settings)
+    assert ", no XLA (it cannot compile random_rotation)" in said
+    note = run.read_config()
+    assert (note["jit_compile"], note["jit_obstacle"]) == (False, "random_rotation")
+    assert "off: it cannot compile random_rotation" in run.report.read_text()
 
 
 def test_jit_compile_is_obeyed_or_refused():

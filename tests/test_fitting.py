@@ -39,6 +39,25 @@ def fitting_of(npz, model_dir, on_epoch=None, **settings):
     return Fitting(config, data, loop, schedule, run, Progress(None), on_epoch)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_softmax_before_the_loss_stays_there(npz, tmp_path, parts):
+    """Keras would take what goes into the softmax, and train another network."""
+    settings = {"model": "convnet", "filters": (4,), "head": "dropout_softmax"}
+    settings |= {"dropout": 0.0, "batch_norm": 0}
+    fitting = fitting_of(npz, tmp_path, **settings)
+    config, model = fitting.config, fitting.loop.model
+    optimizer = build_optimizer(config, fitting.schedule, "float32")
+    loop = TrainingLoop(model, optimizer, config, jit_compile=False, parts=parts)
+    batches = pipeline.training_batches(fitting.data.train, config, 3)
+    images, labels = next(iter(batches))
+    probabilities = np.asarray(model(images), np.float64)
+    assert probabilities.sum(-1) == pytest.approx(1, rel=1e-5)
+    again = np.exp(probabilities) / np.exp(probabilities).sum(-1, keepdims=True)
+    loop.run(iter(batches), 1)
+    expected = -np.log((again * labels.numpy()).sum(-1)).mean()
+    assert loop.totals().loss == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("keep", ["last", "best"])
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_signal_in_an_epochs_last_step_loses_nothing(npz, tmp_path, keep, stop_after):

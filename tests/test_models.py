@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.stats
+import tensorflow as tf
 
 from kcnn.config import Config
 from kcnn.errors import UsageError
@@ -183,15 +184,19 @@ def test_pytorchs_weights_are_uniform_within_the_root_of_the_fan_in():
         assert not np.allclose(kernel[: len(bias)], bias)
 
 
-def test_identity_weights_pass_the_inputs_on():
-    config = Config(model="convnet", batch_norm=0, initializer="identity")
+@pytest.mark.parametrize("size", [5, 4])
+def test_identity_weights_pass_the_inputs_on(size):
+    config = Config(
+        model="convnet", batch_norm=0, initializer="identity", kernel_size=size
+    )
     model = build_model(config, DIGITS)
     images = np.random.default_rng(0).random((2, 14, 14, 16), np.float32)
     seen = np.asarray(model.get_layer("conv_2")(images))
     kernel, bias = model.get_layer("conv_2").get_weights()
     np.testing.assert_allclose(seen[..., :16], images + bias[:16], atol=1e-6)
-    assert 0 < np.abs(kernel[..., 16:]).max() <= (25 * 16) ** -0.5
-    assert kernel[..., 16:].std() == pytest.approx((25 * 16) ** -0.5 / 3**0.5, rel=0.05)
+    bound = (size**2 * 16) ** -0.5
+    assert 0 < np.abs(kernel[..., 16:]).max() <= bound
+    assert kernel[..., 16:].std() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -278,3 +283,11 @@ def test_batch_norm_keeps_up_in_a_short_run(settings, steps, momentum):
 def test_without_batch_norm_there_is_nothing_to_shorten():
     config = Config(model="mlp")
     assert shorten_batch_norm(build_model(config, DIGITS), config, 3) is None
+
+
+def test_predictions_are_not_compiled_on_a_gpu_either(monkeypatch):
+    # There Keras would: half a minute for what takes a second.
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [gpu])
+    assert keras.Sequential([keras.layers.Dense(1)]).jit_compile
+    assert not build_model(Config(model="mlp"), DIGITS).jit_compile

@@ -12,6 +12,7 @@ from kcnn import optimizers
     [
         ("Adam", {}),
         ("Adam", {"amsgrad": True}),
+        ("AdamW", {"amsgrad": True, "weight_decay": 0.1}),
         ("AdamW", {"weight_decay": 0.1}),
         ("SGD", {}),
         ("SGD", {"momentum": 0.9}),

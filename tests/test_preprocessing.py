@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from kcnn import datasets
 from kcnn.config import Config
 from kcnn.errors import UsageError
+from kcnn.fresh import FreshModel
 from kcnn.models import build_model
 from kcnn.preprocessing import Standardization, measure_statistics
 from kcnn.spec import ImageSpec
@@ -74,17 +76,42 @@ def test_whitening_goes_by_the_images_themselves_not_by_views_of_them():
     np.testing.assert_array_equal(*kernels)
 
 
-def test_whitening_goes_by_the_first_5000_images_only():
-    images = np.random.default_rng(0).integers(0, 256, (5200, 4, 4, 1), np.uint8)
-    spec = ImageSpec(4, 4, 1, ("a", "b"))
-    config = Config(model="airbench", filters=(4,), whiten=2)
+def test_whitening_goes_by_images_that_are_not_augmented():
     kernels = []
-    for last in (0, 255):
-        images[5000:] = last
-        model = build_model(config, spec)
-        measure_statistics(model, np.array_split(images, 11))
+    for augmented in ({}, {"cutout": 0.5, "rotate": 20, "zoom": 0.3, "flip": "both"}):
+        config = Config(model="airbench", filters=(4,), whiten=2, **augmented)
+        model = build_model(config, SPEC)
+        measure_statistics(model, [some_images()])
         kernels.append(model.get_layer("whitening").get_weights()[0])
     np.testing.assert_array_equal(*kernels)
+
+
+def test_whitening_goes_by_a_part_of_the_images_of_every_class(tmp_path):
+    """Of files the first thousands are often of one class."""
+    labels = np.repeat([0, 1], 4_000)
+    images = np.random.default_rng(0).integers(0, 256, (8_000, 4, 4, 1), np.uint8)
+    images[labels == 1] //= 8
+    some = {"x_test": images[::400], "y_test": labels[::400]}
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, **some)
+    config = Config(
+        dataset=f"npz:{tmp_path / 'a.npz'}",
+        validation_fraction=0.0,
+        model="airbench",
+        filters=(4,),
+        whiten=2,
+        standardize="channel",
+    )
+    data = datasets.load_training(config)
+    model = FreshModel.build(config, data.spec, data.train, 10).model
+    values = images / 255
+    mean, deviation = model.get_layer("standardization").get_weights()
+    assert (mean.item(), deviation.item()) == pytest.approx(
+        (values.mean(), values.std()), rel=1e-5
+    )
+    patches = ((values - mean) / deviation)[:, :2, :2]
+    kernel = model.get_layer("whitening").get_weights()[0]
+    components = np.tensordot(patches, kernel, 3)
+    np.testing.assert_allclose(np.square(components).mean(0), 1, rtol=0.05)
 
 
 def test_pixels_that_never_change_stay_finite_even_when_they_do():

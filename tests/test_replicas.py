@@ -125,6 +125,30 @@ def weights_after(config, steps, crew):
     return [*loop.weights(), np.array([totals.loss, totals.accuracy])]
 
 
+def test_a_worker_puts_its_random_seeds_back_where_they_were(npz):
+    """What a state holds is the chief's: any worker can go on from it."""
+    config = Config(dataset=f"npz:{npz}", model="mlp", dropout=0.2)
+    data = datasets.load(config)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    states, seeds = [], []
+    for index in (0, 1):
+        crew = replicas.Several("mirrored", "as asked", strategy)
+        crew._index = index
+        fresh = FreshModel.build(config, data.spec, data.train, 20, crew)
+        loop = fresh.loop(config, build_schedule(config, 20))
+        (seed,) = replicas.seeds_of(loop.model)
+        before = seed.numpy()
+        for _ in range(2):
+            states.append(loop.state())
+            loop.restore(states[-1])
+            np.testing.assert_array_equal(seed.numpy(), before)
+        seeds.append(before)
+    assert seeds[0][0] != seeds[1][0]
+    for state in states[1:]:
+        for a, b in zip(state, states[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_one_replica_of_a_strategy_is_one_device(npz):
     """The way through tf.distribute, in this process."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])

@@ -18,6 +18,7 @@ from kcnn.models import build_model
 from kcnn.optimization import build_optimizer, build_schedule
 from kcnn.pipeline import training_batches
 from kcnn.spec import ImageSpec
+from tests.conftest import write_npz
 
 SPEC = ImageSpec(8, 8, 1, ("a", "b", "c"))
 BASE = {"model": "mlp", "dense_units": (6,), "optimizer": "momentum"}
@@ -111,6 +112,20 @@ def test_the_rule(monkeypatch, settings, cores, parts):
     monkeypatch.setattr(towers, "has_gpu", lambda: False)
     found = towers.choose(Config(**settings))
     assert found.parts == parts and found.reason
+
+
+@pytest.mark.parametrize(("images", "parts"), [(127, 1), (128, 2)])
+def test_a_batch_has_no_more_images_than_there_are(
+    monkeypatch, tmp_path, images, parts
+):
+    monkeypatch.setattr(towers, "cores", lambda: 2)
+    monkeypatch.setattr(towers, "threads", lambda: {"within": 1, "beside": 2})
+    npz = write_npz(tmp_path / "few.npz", n_train=images)
+    config = Config(
+        model="convnet", dataset=f"npz:{npz}", batch_size=512, validation_fraction=0.0
+    )
+    data = load_training(config)
+    assert FreshModel.build(config, data.spec, data.train, 1).towers.parts == parts
 
 
 def test_a_gpu_takes_the_whole_batch(monkeypatch):

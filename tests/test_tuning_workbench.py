@@ -1,5 +1,7 @@
 """A loop that trials share gives what a run of its own gives."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -154,7 +156,7 @@ def test_refusal_names_the_knob(npz):
 
 
 def test_a_shared_loop_compiled_by_xla(npz):
-    """Its table of learning rates may grow."""
+    """Its table of learning rates may grow; batches of another size are another's."""
     bench = Workbench()
     for epochs in (1, 3):
         config = settings(
@@ -163,3 +165,7 @@ def test_a_shared_loop_compiled_by_xla(npz):
         _, rows = fit(config, *bench.loop(config), bench.data(config))
         assert len(rows) == epochs
     assert bench.built == 1
+    # It compiles for whole batches; those of another size would go without.
+    larger = dataclasses.replace(config, batch_size=25)
+    assert bench.loop(larger)[0]._whole_batch == 25
+    assert bench.built == 2

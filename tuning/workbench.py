@@ -2,10 +2,10 @@
 
 Building a network and tracing its step takes seconds, as long as a short trial. A
 trial that changes only what a compiled step can read from a variable (the learning
-rate and its whole course, batch size, dropout rates, weight decay, the number of
-epochs, the seed) takes over an earlier trial's loop, whose every variable is put back
-to what a fresh one of the same seed begins with: nothing is carried over, and the
-figures are those of kcnn train.
+rate and its whole course, dropout rates, weight decay, the number of epochs, the seed,
+and the batch size where XLA does not compile for one) takes over an earlier trial's
+loop, whose every variable is put back to what a fresh one of the same seed begins with:
+nothing is carried over, and the figures are those of kcnn train.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kcnn import models, optimization, pipeline
+from kcnn import models, optimization, pipeline, runtime
 from kcnn.config import KNOBS, Config
 from kcnn.datasets import TrainingData, load_training
 from kcnn.errors import UsageError
@@ -83,14 +83,25 @@ class VariableSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, schedule: Schedule):
         self._table = tf.Variable(_table(schedule), shape=[None], trainable=False)
+        self._factor = tf.Variable(1.0, trainable=False)
 
     def follow(self, schedule: Schedule) -> None:
         """Take the course of another schedule from now on."""
         self._table.assign(_table(schedule))
+        self.factor = 1.0
+
+    @property
+    def factor(self) -> float:
+        """Factor of every learning rate; a rollback halves it."""
+        return float(self._factor)
+
+    @factor.setter
+    def factor(self, value: float) -> None:
+        self._factor.assign(value)
 
     def __call__(self, step):
         """Return the learning rate of a step, counted from 0, as float32."""
-        return tf.gather(self._table, tf.cast(step, tf.int64))
+        return self._factor * tf.gather(self._table, tf.cast(step, tf.int64))
 
 
 def _table(schedule: Schedule) -> np.ndarray:
@@ -148,7 +159,7 @@ class Workbench:
             self._refusals[key] = _refusal(config, spec)
         return self._refusals[key]
 
-    def loop(self, config: Config) -> tuple[TrainingLoop, Schedule]:
+    def loop(self, config: Config) -> tuple[TrainingLoop, VariableSchedule]:
         """Return a loop at step 0 with the Config's fresh weights, and its schedule."""
         data = self.data(config)
         steps = pipeline.steps_per_epoch(data.train, config.batch_size)
@@ -165,7 +176,7 @@ class Workbench:
         self._stations.move_to_end(key)
         _set_up(station, config, schedule)
         station.loop.restore(station.beginnings[beginning])
-        return station.loop, schedule
+        return station.loop, station.schedule
 
     def _structure(self, config: Config, total_steps: int) -> str:
         """Return what two Configs share that can use one compiled loop."""
@@ -173,7 +184,9 @@ class Workbench:
         parts = [bool(getattr(config, name)) for name in _FREE_ABOVE_ZERO]
         momentum = models.effective_momentum(config, total_steps)
         shape = self.data(config).spec
-        return _key(config, sorted(names)) + repr((parts, momentum, shape))
+        # XLA compiles for batches of one size, and leaves others to TensorFlow.
+        size = config.batch_size if runtime.wants_xla(config) else None
+        return _key(config, sorted(names)) + repr((parts, momentum, shape, size))
 
     def _build(
         self, config: Config, data: TrainingData, schedule: Schedule
