@@ -11,7 +11,7 @@ from absl import flags
 from kcnn import knobs
 from kcnn.config import KNOBS
 from kcnn.errors import UsageError
-from kcnn.knobs import By, Knob, did_you_mean, show
+from kcnn.knobs import By, Knob, bounds, did_you_mean, show
 
 
 class _KnobParser(flags.ArgumentParser):
@@ -154,6 +154,8 @@ def _entry(name: str, declared: Knob) -> list[str]:
     text = declared.help
     if declared.choices:
         text += f" [{', '.join(declared.choices)}]"
+    if declared.low is not None:
+        text += f" [{bounds(declared)}]"
     if isinstance(declared.default, By):
         groups: dict[str, list[str]] = {}
         for other, value in declared.default.defaults.items():

@@ -190,10 +190,14 @@ def check_bounds(knob: Knob, value: Any) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         high = math.inf if knob.high is None else knob.high
         if not knob.low <= number <= high or not math.isfinite(number):
-            span = f"{knob.low:g} or more"
-            if knob.high is not None:
-                span = f"{knob.low:g} to {knob.high:g}"
-            raise ValueError(f"got {show(value)}, expected {span}")
+            raise ValueError(f"got {show(value)}, expected {bounds(knob)}")
+
+
+def bounds(knob: Knob) -> str:
+    """Return what a knob with a least value accepts, as text."""
+    if knob.high is None:
+        return f"{show(knob.low)} or more"
+    return f"{show(knob.low)} to {show(knob.high)}"
 
 
 def _number(kind: type, text: str) -> int | float:

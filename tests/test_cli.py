@@ -84,6 +84,9 @@ def test_train_help_shows_every_knob(fresh_kcnn):
     missing = [n for n in KNOBS if f"--{n}" not in text and f"--[no]{n}" not in text]
     assert missing == []
     assert max(map(len, text.splitlines())) <= 88
+    words = " ".join(text.split())
+    assert "--batch_size images in a step [1 to 65536] (default: 128)" in words
+    assert "of the schedule [1e-08 to 100] (default by --optimizer:" in words
 
 
 def test_nothing_heavy_is_imported_for_help():

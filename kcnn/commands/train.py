@@ -1,6 +1,6 @@
 """Train one model; test it, draw its plots and page, and export it.
 
-A knob's value is its default, else that of --experiment or --config, else the flag's.
+A knob's value is the flag's, else that of --experiment or --config, else its default.
 """
 
 from __future__ import annotations
