@@ -32,7 +32,8 @@ from kcnn.files import write_json
 from kcnn.run import Run
 from kcnn.table import render
 
-IMPORTS = "import tensorflow, keras"
+IMPORTS = "import os, tensorflow, keras"
+END = "os._exit(0)"  # at once: a first step does not wait for its process's end either
 
 TFDS = f"""{IMPORTS}
 import numpy
@@ -40,6 +41,7 @@ import tensorflow_datasets as tfds
 for split in tfds.load("DATASET", split=["train", "test"], as_supervised=True):
     images, labels = zip(*tfds.as_numpy(split))
     numpy.stack(images), numpy.array(labels)
+{END}
 """
 
 LOAD = f"""{IMPORTS}
@@ -47,6 +49,7 @@ from kcnn import datasets
 from kcnn.config import Config
 from kcnn.experiments import settings_of
 datasets.load(Config.from_dict(settings_of("EXPERIMENT")))
+{END}
 """
 
 
@@ -65,7 +68,7 @@ def round_of(experiment: str, folder: pathlib.Path) -> dict[str, float]:
     found = {
         name: seconds_of([sys.executable, "-c", code])
         for name, code in (
-            ("imports", IMPORTS),
+            ("imports", f"{IMPORTS}\n{END}"),
             ("tfds", TFDS.replace("DATASET", dataset)),
             ("load", LOAD.replace("EXPERIMENT", experiment)),
         )

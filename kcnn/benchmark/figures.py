@@ -5,13 +5,21 @@ Everything goes by what is there: a benchmark that was stopped has its figures t
 
 from __future__ import annotations
 
+import collections
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcnn.benchmark.sides import KCNN, STOCK, has_reached
-from kcnn.statistics import ALPHA, Comparison, holm, summarize, unpaired_test
+from kcnn.statistics import (
+    ALPHA,
+    Comparison,
+    holm,
+    smallest_difference,
+    summarize,
+    unpaired_test,
+)
 
 TRAINING_STEP = 3  # times the FLOP of a forward pass: forward, and backward twice that
 
@@ -23,7 +31,7 @@ def figures(record: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         record: rounds and runs, as `kcnn.benchmark.measure` yields them; flop: model ->
-            FLOP of one image forward; targets; time_to_epochs.
+            FLOP of one image forward; targets.
 
     Returns:
         speed: see `speed_rows`; accuracy: see `accuracy_rows`; time_to: see
@@ -37,14 +45,14 @@ def figures(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def speed_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row a model and side, of its rounds so far.
+    """Return a row a model and side, of the rounds in which all sides ran.
 
     Each has model, side, rounds; medians images_per_second, kcnn_is_faster_by (kcnn's
     images/s over this side's of the same round; None for kcnn itself), roof_part (part
     of the round's roof), each with _low and _high, the range; peak_memory_mib, the
     median; accuracy, the mean, and accuracy_deviation, None with one run.
     """
-    runs = _of_part(record, "speed")
+    runs = runs_of(record, "speed")
     roofs = {
         one["round"]: max(one["roof"].values())
         for one in record["rounds"]
@@ -85,7 +93,7 @@ def accuracy_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     pairs the runs of a round. p is adjusted for the number of models (Holm). Each row
     has model, kcnn and stock (means), difference, interval, p and sentence.
     """
-    by_side = _grouped(_of_part(record, "speed"))
+    by_side = _grouped(runs_of(record, "speed"))
     models = dict.fromkeys(model for model, _ in by_side)
     tests: dict[str, tuple[list[float], list[float], Comparison]] = {}
     for model in models:
@@ -125,16 +133,20 @@ def _sentence(
     if p is None:
         return f"{means}; from one run of a side nothing can be concluded."
     assert test.difference is not None
-    told = "more than noise" if p <= ALPHA else "no more than noise would bring"
     span = ""
     if test.interval:
         low, high = test.interval
         span = f" (95% interval {100 * low:+.2f} to {100 * high:+.2f})"
     adjusted = f", adjusted for {models} models" if models > 1 else ""
-    return (
-        f"{means}; the difference of {100 * test.difference:+.2f} points{span} is "
-        f"{told}: Welch's test, {test.n_a} and {test.n_b} runs, p = {p:.2g}{adjusted}."
-    )
+    by = f"Welch's test, {test.n_a} and {test.n_b} runs, p = {p:.2g}{adjusted}"
+    difference = f"{means}; the difference of {100 * test.difference:+.2f} points{span}"
+    if p <= ALPHA:
+        return f"{difference} is more than noise: {by}."
+    pooled = math.sqrt((statistics.variance(ours) + statistics.variance(stock)) / 2)
+    n = min(test.n_a, test.n_b)
+    least = smallest_difference(pooled, n, paired=False)
+    shown = f"; so many runs show {100 * least:.2g} points or more" if least else ""
+    return f"{difference} cannot be told from noise: {by}{shown}."
 
 
 def time_to_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -145,7 +157,7 @@ def time_to_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     round in which it was not reached counts as longer than all others: where that makes
     the median or the end of the range, it is None.
     """
-    runs = _of_part(record, "time_to")
+    runs = runs_of(record, "time_to")
     rows = []
     for target in record["targets"]:
         for (model, side), own in _grouped(runs).items():
@@ -175,8 +187,22 @@ def seconds_until(run: Mapping[str, Any], target: float) -> float | None:
     return None
 
 
-def _of_part(record: Mapping[str, Any], part: str) -> Runs:
-    return [run for run in record["runs"] if run["part"] == part]
+def runs_of(record: Mapping[str, Any], part: str) -> Runs:
+    """Return the runs of a part, without those of a round that was stopped.
+
+    Beside the whole rounds it would set medians of other rounds side by side. Where no
+    round is whole, all there is is kept. The recipe is of its round, and a model too.
+    """
+    runs = [run for run in record["runs"] if run["part"] == part]
+
+    def turn(run: Mapping[str, Any]) -> tuple[Any, ...]:
+        return run["round"], part == "speed" and run["model"]
+
+    sizes = collections.Counter(map(turn, runs))
+    most: dict[Any, int] = {}
+    for (_, model), size in sizes.items():
+        most[model] = max(size, most.get(model, 0))
+    return [run for run in runs if sizes[turn(run)] == most[turn(run)[1]]]
 
 
 def _grouped(runs: Runs) -> dict[tuple[str, str], list[Mapping[str, Any]]]:

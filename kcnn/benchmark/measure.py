@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import secrets
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kcnn.benchmark import processes
@@ -31,6 +32,8 @@ def measure(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what has been measured: ("round", ...) and then ("run", ...) of each side.
 
+    In place of a run of PyTorch that failed comes ("failure", ...), with its reason.
+
     A round has part (speed or time_to), round (from 1), random_seed (a fresh one), and
     in speed roof: dtype -> FLOP/s. A run has part, round, random_seed, model (or
     experiment), side, images, epochs, epoch_seconds, images_per_second (without the
@@ -43,7 +46,7 @@ def measure(
         folder: for what the sides leave; it may be removed afterwards.
 
     Raises:
-        RunError: a side failed.
+        RunError: another side failed.
     """
     speed = []
     for number in range(1, plan.rounds + 1):
@@ -52,9 +55,11 @@ def measure(
         yield "round", {**about, "roof": roof(folder)}
         for model in plan.models:
             task = _task(prepared, "speed", model, plan.epochs, seed)
-            for side in speed_sides(plan):
-                speed.append(about | _run(side, task, plan, prepared, folder))
-                yield "run", speed[-1]
+            sides = speed_sides(plan, prepared["precision"]["policy"])
+            for kind, one in _turn(sides, task, plan, prepared, folder, about):
+                if kind == "run":
+                    speed.append(one)
+                yield kind, one
     variant = fastest_variant(plan, speed)
     for number in range(1, plan.rounds + 1 if plan.targets else 0):
         seed = secrets.randbelow(2**31)
@@ -62,26 +67,53 @@ def measure(
         yield "round", about
         epochs, last = plan.time_to_epochs, plan.targets[-1]
         task = _task(prepared, "time_to", plan.time_to_model, epochs, seed, last)
-        for side in time_to_sides(plan, variant):
-            yield "run", about | _run(side, task, plan, prepared, folder)
+        sides = time_to_sides(plan, variant)
+        yield from _turn(sides, task, plan, prepared, folder, about)
+
+
+def _turn(
+    sides: Sequence[Side],
+    task: Task,
+    plan: Plan,
+    prepared: Mapping[str, Any],
+    folder: pathlib.Path,
+    about: Mapping[str, Any],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Have each side do a task; another one begins in every round.
+
+    PyTorch is another environment, some of whose variants may not work there: one that
+    fails is told, and the rest goes on.
+    """
+    first = (about["round"] - 1) % len(sides)
+    for side in (*sides[first:], *sides[:first]):
+        try:
+            yield "run", {**about, **_run(side, task, plan, prepared, folder)}
+        except RunError as error:
+            if side.program != "torch":
+                raise
+            model = side.experiment or task.model
+            failed = {"model": model, "side": side.name, "reason": str(error)}
+            yield "failure", {**about, **failed}
 
 
 def fastest_variant(plan: Plan, runs: list[dict[str, Any]]) -> str:
-    """Return PyTorch's fastest variant with --time_to_model, the first if it never ran.
+    """Return PyTorch's fastest variant with --time_to_model, the first if none ran.
 
-    Of images/s, the median over the rounds.
+    That of the least seconds for --time_to_epochs, the first of them, in which it may
+    compile, included; the median over the rounds.
     """
 
-    def speed(variant: str) -> float:
+    def seconds(variant: str) -> float:
         name = torch_side(variant).name
         found = [
-            run["images_per_second"]
+            run["epoch_seconds"][0]
+            + (plan.time_to_epochs - 1) * statistics.median(run["epoch_seconds"][1:])
             for run in runs
             if run["side"] == name and run["model"] == plan.time_to_model
         ]
-        return statistics.median(found) if found else 0.0
+        return statistics.median(found) if found else math.inf
 
-    return max(plan.torch_variants, key=speed)
+    return min(plan.torch_variants, key=seconds)
 
 
 def _task(

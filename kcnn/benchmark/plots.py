@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kcnn.benchmark.figures import seconds_until
+from kcnn.benchmark.figures import runs_of, seconds_until
 from kcnn.benchmark.text import accuracy_text, percent, seconds_text
 from kcnn.canvas import BLUE, GREY, Path, drawing, fit, log_scale
 
@@ -213,8 +213,6 @@ def _runs(
 ) -> list[Row]:
     return [
         run
-        for run in record["runs"]
-        if run["part"] == part
-        and side in ("", run["side"])
-        and model in ("", run["model"])
+        for run in runs_of(record, part)
+        if side in ("", run["side"]) and model in ("", run["model"])
     ]

@@ -33,7 +33,7 @@ class Side:
         name: as tables have it.
         program: kcnn, keras or torch.
         flags: of kcnn train, after those that all sides have in common.
-        variant: of the PyTorch script.
+        variant: of the PyTorch script; of the Keras script its dtype policy.
         experiment: of kcnn, in place of the common recipe.
     """
 
@@ -70,7 +70,7 @@ class Task:
 
 KCNN = Side("kcnn", "kcnn")
 WHOLE_BATCHES = Side("kcnn, --towers=1", "kcnn", ("--towers=1",))
-STOCK = Side("Keras, stock script", "keras")
+STOCK = Side("Keras, stock script", "keras", variant="float32")
 OWN_RECIPE = Side(f"kcnn, --experiment={RECIPE}", "kcnn", experiment=RECIPE)
 
 
@@ -79,10 +79,16 @@ def torch_side(variant: str) -> Side:
     return Side(f"PyTorch, {variant}", "torch", variant=variant)
 
 
-def speed_sides(plan: Plan) -> list[Side]:
-    """Return who runs for images/s, in this order."""
+def speed_sides(plan: Plan, policy: str) -> list[Side]:
+    """Return who runs for images/s, in this order.
+
+    Where kcnn computes by another policy than float32, so does the stock script, once
+    more: that is one line in it.
+    """
     variants = plan.torch_variants if plan.torch_python else ()
     stock = [STOCK] if plan.stock else []
+    if plan.stock and policy != STOCK.variant:
+        stock.append(Side(f"Keras, {policy}", "keras", variant=policy))
     return [KCNN, WHOLE_BATCHES, *stock, *map(torch_side, variants)]
 
 
@@ -104,8 +110,7 @@ def command_of(side: Side, task: Task, torch_python: str, run: pathlib.Path):
     script = _HERE / f"stock_{side.program}.py"
     words = [script, task.npz, task.model, task.epochs, task.random_seed, until]
     python = sys.executable if side.program == "keras" else torch_python
-    words = [python, *words, *([side.variant] if side.variant else [])]
-    return list(map(str, words))
+    return list(map(str, [python, *words, side.variant]))
 
 
 def _flags(side: Side, task: Task, run: pathlib.Path) -> list[str]:

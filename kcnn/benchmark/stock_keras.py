@@ -1,9 +1,10 @@
 """The model of the Keras tutorial and others as a notebook has them: one side.
 
-Usage: stock_keras.py DATA.npz MODEL EPOCHS SEED UNTIL. Prints a line of JSON: seconds
-of each epoch and test accuracy at the end; where UNTIL is not 0 also after every epoch,
-and training ends with the one that reaches UNTIL. It knows nothing of kcnn. With a
-random seed set, Keras shuffles in the same way in every epoch.
+Usage: stock_keras.py DATA.npz MODEL EPOCHS SEED UNTIL POLICY, the policy Keras's own
+name of a dtype policy. Prints a line of JSON: seconds of each epoch and test accuracy
+at the end; where UNTIL is not 0 also after every epoch, and training ends with the one
+that reaches UNTIL. It knows nothing of kcnn. With a random seed set, Keras shuffles in
+the same way in every epoch.
 """
 
 import json
@@ -87,7 +88,7 @@ def compiled_model(name):
         [
             keras.Input((28, 28, 1)),
             *globals()[name](),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(10, activation="softmax", dtype="float32"),
         ]
     )
     model.compile(
@@ -102,7 +103,8 @@ def test_accuracy(model, x, y):
     return float(model.evaluate(x, y, batch_size=128, verbose=0)[1])
 
 
-def main(data, name, epochs, seed, until):
+def main(data, name, epochs, seed, until, policy):
+    keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(seed)
     with np.load(data) as file:
         arrays = {key: file[key] for key in file}
@@ -126,5 +128,5 @@ def main(data, name, epochs, seed, until):
 
 
 if __name__ == "__main__":
-    _, data, name, epochs, seed, until = sys.argv
-    main(data, name, int(epochs), int(seed), float(until))
+    _, data, name, epochs, seed, until, policy = sys.argv
+    main(data, name, int(epochs), int(seed), float(until), policy)

@@ -52,7 +52,7 @@ FLAGS = {
         "benchmark", 3, "times that every side runs", low=1, high=1000, kind=int
     ),
     "epochs": Knob(
-        "benchmark", 3, "of each run for images/s", low=2, high=1000, kind=int
+        "benchmark", 5, "of each run for images/s", low=2, high=1000, kind=int
     ),
     "stock": Knob("benchmark", True, "run the stock Keras script", kind=bool),
     "torch_python": Knob(
@@ -65,7 +65,7 @@ FLAGS = {
         "benchmark",
         "0.97,0.98,0.99,0.992",
         "test accuracies; the seconds of training until each is reached are measured, "
-        "of PyTorch with the variant of most images/s; empty: none",
+        "of PyTorch with the variant that is fastest with that model; empty: none",
     ),
     "time_to_model": Knob(
         "benchmark",
@@ -136,8 +136,14 @@ def main(values: FlagValues, arguments: list[str]) -> None:
                     _write_record(record, output)
                 if kind == "round":
                     board.line(text.round_line(one, plan.rounds))
-                else:
+                elif kind == "run":
                     board.line(text.run_line(one))
+                else:
+                    board.line(f"  {one['reason']}")
+    failures = record["failures"]
+    if failures:
+        more = f", and {len(failures) - 1} more times" if failures[1:] else ""
+        raise RunError(f"{failures[0]['reason']}{more}; all else was measured")
 
 
 def _kept(output: pathlib.Path | None) -> str:
@@ -155,18 +161,24 @@ def _plan(values: FlagValues) -> Plan:
     for name in ("time_to_model", "time_to_images", "time_to_epochs"):
         if flags.is_given(values, name) and not targets:
             raise UsageError(f"--{name} changes nothing with an empty --time_to")
+    models, of_time = plans.models_of(value("models")), value("time_to_model")
+    if targets and values.torch_python and of_time not in models:
+        raise UsageError(
+            f"--time_to_model: got {of_time}, expected one of --models="
+            f"{','.join(models)}, by whose seconds PyTorch's variant is chosen"
+        )
     return Plan(
         dataset=value("dataset"),
         data_dir=values.data_dir or "",
         images=value("images"),
-        models=plans.models_of(value("models")),
+        models=models,
         rounds=value("rounds"),
         epochs=value("epochs"),
         stock=value("stock"),
         torch_python=value("torch_python"),
         torch_variants=plans.variants_of(value("torch_variants")),
         targets=targets,
-        time_to_model=value("time_to_model"),
+        time_to_model=of_time,
         time_to_images=value("time_to_images"),
         time_to_epochs=value("time_to_epochs"),
     )
@@ -193,6 +205,7 @@ def _record(
         "targets": list(plan.targets),
         "rounds": [],
         "runs": [],
+        "failures": [],
     }
 
 
