@@ -32,12 +32,16 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits
 
-from kcnn.confidence import ENERGY, MAX_PROBABILITY, scores_of
-from kcnn.datasets import OTHER
-from kcnn.errors import run_program
-from kcnn.inference import Classifier, Outputs
-from kcnn.rejection import auroc
-from kcnn.table import render
+from kcnn import runtime
+
+runtime.start_tensorflow()
+
+from kcnn.confidence import ENERGY, MAX_PROBABILITY, scores_of  # noqa: E402
+from kcnn.datasets import OTHER  # noqa: E402
+from kcnn.errors import run_program  # noqa: E402
+from kcnn.inference import Classifier, Outputs  # noqa: E402
+from kcnn.rejection import auroc  # noqa: E402
+from kcnn.table import render  # noqa: E402
 
 KINDS = ("clean", "grey", "photo")
 _WIDTH, _HEIGHT = 200, 150

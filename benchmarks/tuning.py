@@ -31,6 +31,7 @@ import tensorflow as tf  # noqa: E402
 from kcnn import datasets, models, optimization, pipeline  # noqa: E402
 from kcnn.config import KNOBS, Config  # noqa: E402
 from kcnn.errors import run_program  # noqa: E402
+from kcnn.extras import check_installed  # noqa: E402
 from kcnn.progress import Progress  # noqa: E402
 from kcnn.spec import ImageSpec  # noqa: E402
 from tuning.journal import Journal  # noqa: E402
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--epochs", default="3")
     parser.add_argument("--trials", type=int, default=12)
     arguments = parser.parse_args()
+    check_installed("keras-tuner's own loop", "tensorboard", "tensorboard")
     tf.get_logger().setLevel("ERROR")
     fixed = {
         name: getattr(arguments, name) for name in ("dataset", "train_size", "epochs")

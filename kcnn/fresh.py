@@ -77,13 +77,13 @@ class FreshModel:
         if source:
             source.start(model, spec)
         else:
-            some = sample_of(train, preprocessing.WHITENED_IMAGES, config.random_seed)
-            batches = (
-                pipeline.evaluation_batches(split, config.batch_size)
-                for split in (train, some)
-            )
+            batches, some = pipeline.evaluation_batches(train, config.batch_size), None
+            if config.whiten:
+                size = preprocessing.WHITENED_IMAGES
+                part = sample_of(train, size, config.random_seed)
+                some = pipeline.evaluation_batches(part, config.batch_size)
             with pipeline.reading(train):
-                preprocessing.measure_statistics(model, *batches)
+                preprocessing.measure_statistics(model, batches, some)
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config, model, replicas.count)
         obstacle = None
