@@ -204,7 +204,8 @@ def test_recipes_train_several_seeds_in_one_process(tmp_path):
     program = pathlib.Path(recipes.__file__)
     command = [sys.executable, program, "mnist-99", "--one_process", "--seeds=2"]
     command += ["--first_seed=7", f"--output={tmp_path / 'found.json'}"]
-    command += ["--dataset=digits", "--crop=0", "--validation_fraction=0.1"]
+    command += ["--dataset=digits", "--crop=0", "--epochs=6"]
+    command += ["--validation_fraction=0.1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = json.loads((tmp_path / "found.json").read_text())["runs"]["mnist-99"]
