@@ -151,6 +151,13 @@ def test_a_round_that_was_stopped_has_its_figures_too():
     assert [row["side"] for row in speed_rows(record)] == ["kcnn"]
 
 
+def test_a_round_in_which_a_side_failed_is_whole():
+    record = made_up()
+    record["failures"] = [record["runs"].pop(3)]  # the script's, in the second round
+    ours, stock = speed_rows(record)
+    assert (ours["rounds"], stock["rounds"]) == (2, 1)
+
+
 def test_a_round_of_another_model_is_whole_by_itself():
     record = made_up()
     record["flop"]["tutorial"] = 1

@@ -132,7 +132,7 @@ def _sentence(
     )
     if p is None:
         return f"{means}; from one run of a side nothing can be concluded."
-    assert test.difference is not None
+    assert test.difference is not None and test.deviation is not None
     span = ""
     if test.interval:
         low, high = test.interval
@@ -142,9 +142,8 @@ def _sentence(
     difference = f"{means}; the difference of {100 * test.difference:+.2f} points{span}"
     if p <= ALPHA:
         return f"{difference} is more than noise: {by}."
-    pooled = math.sqrt((statistics.variance(ours) + statistics.variance(stock)) / 2)
     n = min(test.n_a, test.n_b)
-    least = smallest_difference(pooled, n, paired=False)
+    least = smallest_difference(test.deviation, n, paired=False)
     shown = f"; so many runs show {100 * least:.2g} points or more" if least else ""
     return f"{difference} cannot be told from noise: {by}{shown}."
 
@@ -191,14 +190,18 @@ def runs_of(record: Mapping[str, Any], part: str) -> Runs:
     """Return the runs of a part, without those of a round that was stopped.
 
     Beside the whole rounds it would set medians of other rounds side by side. Where no
-    round is whole, all there is is kept. The recipe is of its round, and a model too.
+    round is whole, all there is is kept. A side that failed has had its turn. In speed
+    each model's part of a round is whole or not by itself.
     """
-    runs = [run for run in record["runs"] if run["part"] == part]
 
-    def turn(run: Mapping[str, Any]) -> tuple[Any, ...]:
-        return run["round"], part == "speed" and run["model"]
+    def of_part(kind: str) -> list[Mapping[str, Any]]:
+        return [one for one in record.get(kind, ()) if one["part"] == part]
 
-    sizes = collections.Counter(map(turn, runs))
+    def turn(one: Mapping[str, Any]) -> tuple[Any, ...]:
+        return one["round"], part == "speed" and one["model"]
+
+    runs = of_part("runs")
+    sizes = collections.Counter(map(turn, runs + of_part("failures")))
     most: dict[Any, int] = {}
     for (_, model), size in sizes.items():
         most[model] = max(size, most.get(model, 0))
