@@ -30,13 +30,12 @@ class FreshModel:
 
     With --init_from it knows what another run has learnt, of its own images'
     statistics too: `source` is that run. `shortened` says how batch normalization was
-    set for a short run, if it was; `jit_obstacle` what XLA, if asked, cannot compile.
+    set for a short run, if it was.
     """
 
     model: keras.Model
     precision: runtime.Precision
     jit_compile: bool
-    jit_obstacle: str | None
     towers: towers.Towers
     replicas: Replicas
     shortened: str | None
@@ -86,16 +85,12 @@ class FreshModel:
                 preprocessing.measure_statistics(model, batches, some)
         shortened = models.shorten_batch_norm(model, config, steps)
         jit_compile = runtime.choose_jit(config, model, replicas.count)
-        obstacle = None
-        if runtime.wants_xla(config):
-            obstacle = runtime.obstacle_to_xla(config, model, replicas.count)
         whole_batch = min(config.batch_size, len(train))
         as_it_is = dataclasses.replace(config, batch_size=whole_batch)
         return cls(
             model,
             precision,
             jit_compile,
-            obstacle,
             towers.in_this_process(as_it_is, replicas.count),
             replicas,
             shortened,

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kcnn import towers
+from kcnn import models, towers
 from kcnn.config import Config
 from kcnn.divergence import EXPLODED
 from kcnn.replicas import Replicas, seeds_of
@@ -197,9 +197,7 @@ class TrainingLoop:
     @functools.cached_property
     def _alone(self) -> keras.Model:
         """A copy of the model that is on one device only."""
-        copy = keras.models.clone_model(self.model)
-        copy.jit_compile = self.model.jit_compile
-        return copy
+        return models.copy_of(self.model)
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:

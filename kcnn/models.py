@@ -70,6 +70,20 @@ def build_model(
     return model
 
 
+def copy_of(
+    model: keras.Model,
+    exchange: Callable[[keras.layers.Layer], keras.layers.Layer] | None = None,
+) -> keras.Model:
+    """Return a model of the same layers, or of what `exchange` makes of each.
+
+    Its weights are fresh. Predictions of the copy are not compiled either, where those
+    of the model are not.
+    """
+    copy = keras.models.clone_model(model, clone_function=exchange)
+    copy.jit_compile = model.jit_compile
+    return copy
+
+
 def _averaging(model: keras.Model, kind: str) -> keras.Model:
     """Return a model of the same layers that averages over views of each image."""
     images = keras.Input(model.input_shape[1:], dtype="uint8", name="images")

@@ -208,7 +208,7 @@ def choose_jit(config: Config, model: Any, replicas: int = 1) -> bool:
 
     Raises UsageError where it is asked for and cannot be.
     """
-    obstacle = obstacle_to_xla(config, model, replicas)
+    obstacle = jit_obstacle(config, model, replicas)
     if config.jit_compile == "on" and obstacle:
         raise UsageError(
             f"--jit_compile=on: XLA cannot compile {obstacle}; use auto or off"
@@ -223,8 +223,10 @@ def wants_xla(config: Config) -> bool:
     return config.jit_compile == "on"
 
 
-def obstacle_to_xla(config: Config, model: Any, replicas: int = 1) -> str | None:
-    """Return what of a training step XLA cannot compile, if anything."""
+def jit_obstacle(config: Config, model: Any, replicas: int = 1) -> str | None:
+    """Return what of a training step XLA is to compile and cannot, if anything."""
+    if not wants_xla(config):
+        return None
     import keras
 
     unfit = [layer.name for layer in model.layers if not layer.supports_jit]

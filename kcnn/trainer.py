@@ -248,7 +248,7 @@ def _describe(
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "precision": fresh.precision._asdict(),
         "jit_compile": fresh.jit_compile,
-        "jit_obstacle": fresh.jit_obstacle,
+        "jit_obstacle": runtime.jit_obstacle(config, fresh.model, fresh.replicas.count),
         "towers": fresh.towers._asdict(),
         "threads": towers.threads(),
         "strategy": fresh.replicas.note(),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kcnn.config import Config
 from kcnn.errors import UsageError
 from kcnn.experiments import EXPERIMENTS
-from kcnn.models import MODELS, build_model, shorten_batch_norm
+from kcnn.models import MODELS, build_model, copy_of, shorten_batch_norm
 from kcnn.spec import ImageSpec
 from kcnn.summary import model_summary
 
@@ -290,4 +290,5 @@ def test_predictions_are_not_compiled_on_a_gpu_either(monkeypatch):
     gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [gpu])
     assert keras.Sequential([keras.layers.Dense(1)]).jit_compile
-    assert not build_model(Config(model="mlp"), DIGITS).jit_compile
+    model = build_model(Config(model="mlp"), DIGITS)
+    assert not model.jit_compile and not copy_of(model).jit_compile

@@ -225,7 +225,7 @@ def _with_variable_dropout(model: keras.Model) -> keras.Model:
         own.seed_generator.state.assign(layer.seed_generator.state)
         return own
 
-    return keras.models.clone_model(model, clone_function=exchanged)
+    return models.copy_of(model, exchanged)
 
 
 def _set_up(station: _Station, config: Config, schedule: Schedule) -> None:
