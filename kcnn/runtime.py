@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import pathlib
 import platform
@@ -20,6 +22,14 @@ from kcnn.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from kcnn.replicas import Replicas
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow reads it once
+# Where a processor has one of these, TensorFlow computes by oneDNN of itself: those of
+# its core/util/port.cc, as Linux names them.
+_ONEDNN_OF_ITSELF = {
+    *("avx512_vnni", "avx512_bf16", "avx_vnni"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
+}
 
 # What TensorFlow tells about itself when it starts, whether or not it matters.
 _NOISE = re.compile(
@@ -43,8 +53,10 @@ def start_tensorflow(training: Config | None = None) -> Replicas:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # What TensorFlow logs as an error it also raises.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    prefer_onednn()
+    atexit.register(gc.freeze)  # garbage need not be looked for when all is given back
     with standard_error_filtered():
-        with _left_out("sklearn", "matplotlib"):
+        with _left_out("sklearn", "matplotlib"), _uncollected():
             import keras
             import tensorflow as tf
 
@@ -65,6 +77,26 @@ def start_tensorflow(training: Config | None = None) -> Replicas:
     return found
 
 
+def prefer_onednn() -> bool:
+    """Have TensorFlow compute by oneDNN on processors with AVX2; before its import.
+
+    Of itself it does so only on newer ones, and leaves others to slower code: see
+    docs/speed.md. What TF_ENABLE_ONEDNN_OPTS says already stands. Returns whether that
+    is another choice than TensorFlow's.
+    """
+    flags = _cpu_flags()
+    if "avx2" not in flags or ONEDNN in os.environ:
+        return False
+    os.environ[ONEDNN] = "1"
+    return not flags & _ONEDNN_OF_ITSELF
+
+
+def onednn() -> bool | None:
+    """Return whether TensorFlow was told to compute by oneDNN; None: its own choice."""
+    said = os.environ.get(ONEDNN, "").lower()
+    return {"1": True, "true": True, "0": False, "false": False}.get(said)
+
+
 @contextlib.contextmanager
 def _left_out(*packages: str) -> Iterator[None]:
     """Have packages not be found within the block, unless they are imported already.
@@ -79,6 +111,23 @@ def _left_out(*packages: str) -> Iterator[None]:
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python's garbage collector from what a block of imports makes, for good.
+
+    It would go through those half a million objects again and again, and find that
+    nearly all are in use.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def use_exact_float32() -> None:
@@ -251,8 +300,7 @@ def hardware() -> dict[str, Any]:
         "processor": _processor_name(),
         "cores": cores(),
         "memory_gib": _memory_gib(),
-        # oneDNN's sums are rounded otherwise than plain TensorFlow's.
-        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
+        "onednn": onednn(),  # its sums are rounded otherwise
         "gpus": [d.get("device_name", "GPU") for d in details],
         "system": platform.platform(),
     }

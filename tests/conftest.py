@@ -10,10 +10,12 @@ import sys
 import numpy as np
 import pytest
 
+from kcnn.runtime import prefer_onednn
 from tests.forks import Forks
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"
+prefer_onednn()  # here as in the processes that tests start: the same sums
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,11 @@ def test_another_side_begins_in_every_round(monkeypatch):
     monkeypatch.setattr(measure, "_run", run)
     monkeypatch.setattr(measure, "roof", lambda folder: {})
     files = {"npz": "", "dataset": ""}
-    prepared = {"speed": files, "precision": {"policy": "mixed_bfloat16"}}
+    prepared = {
+        "speed": files,
+        "precision": {"policy": "mixed_bfloat16"},
+        "onednn_chosen": False,
+    }
     plan = plan_of(
         rounds=2, torch_python="py", torch_variants=("eager", "compile"), targets=()
     )
@@ -315,6 +319,10 @@ def test_all_sides_are_given_the_same():
     assert other[0] == "py" and other[2:] == [*stock[2:-1], "bf16"]
     names = [side.name for side in sides.speed_sides(plan_of(), "float32")]
     assert names == ["kcnn", "kcnn, --towers=1", "Keras, stock script"]
+    more = sides.speed_sides(plan_of(), "float32", onednn=True)
+    assert [side.name for side in more] == [*names, "Keras, oneDNN"]
+    assert sides.command_of(more[-1], task, "", pathlib.Path("run")) == stock
+    assert not sides.speed_sides(plan_of(stock=False), "float32", onednn=True)[2:]
 
 
 def test_the_recipe_is_a_recipe():
@@ -378,6 +386,14 @@ def test_the_last_lines_of_what_failed_are_told(tmp_path):
         processes.run([sys.executable, "-c", kill], "it", tmp_path)
     with pytest.raises(RunError, match="exit status 3, no word"):
         processes.run([sys.executable, "-c", "raise SystemExit(3)"], "it", tmp_path)
+
+
+def test_a_process_has_variables_of_its_own(tmp_path):
+    code = "import os; print(os.environ.get('KCNN_TEST'), 'PATH' in os.environ)"
+    command = [sys.executable, "-c", code]
+    found = processes.run(command, "it", tmp_path, {"KCNN_TEST": "1"})
+    assert found.output.split() == ["1", "True"]
+    assert processes.run(command, "it", tmp_path).output.split() == ["None", "True"]
 
 
 def test_memory_is_that_of_the_process(tmp_path):

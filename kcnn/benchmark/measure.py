@@ -24,7 +24,7 @@ from kcnn.benchmark.sides import (
 from kcnn.errors import RunError
 from kcnn.run import Run, read_rows
 
-_ROOF = pathlib.Path(__file__).parent / "roof.py"
+_ROOF = [sys.executable, "-m", "kcnn.benchmark.roof"]
 
 
 def measure(
@@ -55,7 +55,8 @@ def measure(
         yield "round", {**about, "roof": roof(folder)}
         for model in plan.models:
             task = _task(prepared, "speed", model, plan.epochs, seed)
-            sides = speed_sides(plan, prepared["precision"]["policy"])
+            policy = prepared["precision"]["policy"]
+            sides = speed_sides(plan, policy, prepared["onednn_chosen"])
             for kind, one in _turn(sides, task, plan, prepared, folder, about):
                 if kind == "run":
                     speed.append(one)
@@ -133,7 +134,7 @@ def roof(folder: pathlib.Path) -> dict[str, float]:
 
     `folder` is for its output. Raises RunError if it failed.
     """
-    done = processes.run([sys.executable, str(_ROOF)], "the roof", folder)
+    done = processes.run(_ROOF, "the roof", folder)
     return _told(done.output, "the roof")
 
 
@@ -149,7 +150,7 @@ def _run(
     model = side.experiment or task.model
     name = f"{side.name}, {model}, random seed {task.random_seed}"
     command = command_of(side, task, plan.torch_python, run.path)
-    done = processes.run(command, name, folder)
+    done = processes.run(command, name, folder, dict(side.environment))
     found = _of_run(run) if side.program == "kcnn" else _told(done.output, name)
     seconds = found["seconds"]
     images = prepared[task.part]["images"]

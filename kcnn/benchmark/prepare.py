@@ -22,7 +22,8 @@ def prepare(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
         data: dataset, available (training images), test, notes; speed and time_to (if
         it is measured): images, npz (a file), dataset (the same for kcnn train); flop:
         model -> FLOP of one image forward; hardware, versions, commit; precision: what
-        kcnn computes in here, and why.
+        kcnn computes in here, and why; onednn_chosen: whether it computes by oneDNN
+        where TensorFlow of itself does not.
 
     Raises:
         UsageError: the data set cannot be had, or is not what the models take.
@@ -56,6 +57,7 @@ def _send(sender: Connection, plan: Plan, folder: pathlib.Path) -> None:
 def _prepare(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     from kcnn import runtime
 
+    onednn_chosen = runtime.prefer_onednn()
     runtime.start_tensorflow()
     from kcnn import datasets
     from kcnn.config import Config
@@ -76,6 +78,7 @@ def _prepare(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
         "time_to": None,
         "flop": {name: _flop(name, data.spec) for name in plan.models},
         "precision": {"policy": precision, "reason": reason},
+        "onednn_chosen": onednn_chosen,
         "hardware": runtime.hardware(),
         "versions": runtime.versions(),
         "commit": runtime.commit(),

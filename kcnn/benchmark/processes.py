@@ -8,7 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kcnn.errors import RunError
 from kcnn.jobs import die_with_parent
@@ -26,7 +26,12 @@ class Finished:
     peak_memory_mib: float
 
 
-def run(command: Sequence[str], name: str, folder: pathlib.Path) -> Finished:
+def run(
+    command: Sequence[str],
+    name: str,
+    folder: pathlib.Path,
+    environment: Mapping[str, str] | None = None,
+) -> Finished:
     """Run a command to its end; whatever happens here, it does not outlive this call.
 
     The peak is no less than what this process, which is copied, has itself: it must not
@@ -36,6 +41,7 @@ def run(command: Sequence[str], name: str, folder: pathlib.Path) -> Finished:
         command: its words.
         name: what it is called in an error.
         folder: for its output.
+        environment: variables beside those of this process.
 
     Raises:
         RunError: it failed; with the last lines that it wrote.
@@ -47,6 +53,7 @@ def run(command: Sequence[str], name: str, folder: pathlib.Path) -> Finished:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
+            env={**os.environ, **(environment or {})},
             start_new_session=True,  # Ctrl-C comes once, to the parent
             preexec_fn=die_with_parent(os.getpid()),
         )

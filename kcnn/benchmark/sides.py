@@ -11,6 +11,7 @@ import sys
 from kcnn.benchmark.plan import BATCH_SIZE, RECIPE, RECIPE_DATASET, Plan
 from kcnn.config import KNOBS
 from kcnn.errors import UsageError
+from kcnn.runtime import ONEDNN
 
 _HERE = pathlib.Path(__file__).parent
 _REACHED = 1e-6  # accuracies come as float32
@@ -35,6 +36,7 @@ class Side:
         flags: of kcnn train, after those that all sides have in common.
         variant: of the PyTorch script; of the Keras script its dtype policy.
         experiment: of kcnn, in place of the common recipe.
+        environment: variables of its process beside this one's, as pairs.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Side:
     flags: tuple[str, ...] = ()
     variant: str = ""
     experiment: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Task:
 KCNN = Side("kcnn", "kcnn")
 WHOLE_BATCHES = Side("kcnn, --towers=1", "kcnn", ("--towers=1",))
 STOCK = Side("Keras, stock script", "keras", variant="float32")
+STOCK_ONEDNN = Side(
+    "Keras, oneDNN", "keras", variant="float32", environment=((ONEDNN, "1"),)
+)
 OWN_RECIPE = Side(f"kcnn, --experiment={RECIPE}", "kcnn", experiment=RECIPE)
 
 
@@ -79,16 +85,19 @@ def torch_side(variant: str) -> Side:
     return Side(f"PyTorch, {variant}", "torch", variant=variant)
 
 
-def speed_sides(plan: Plan, policy: str) -> list[Side]:
+def speed_sides(plan: Plan, policy: str, onednn: bool = False) -> list[Side]:
     """Return who runs for images/s, in this order.
 
     Where kcnn computes by another policy than float32, so does the stock script, once
-    more: that is one line in it.
+    more: that is one line in it. So is oneDNN, where it is kcnn's choice and not
+    TensorFlow's.
     """
     variants = plan.torch_variants if plan.torch_python else ()
     stock = [STOCK] if plan.stock else []
     if plan.stock and policy != STOCK.variant:
         stock.append(Side(f"Keras, {policy}", "keras", variant=policy))
+    if plan.stock and onednn:
+        stock.append(STOCK_ONEDNN)
     return [KCNN, WHOLE_BATCHES, *stock, *map(torch_side, variants)]
 
 

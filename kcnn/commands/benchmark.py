@@ -194,7 +194,10 @@ def _record(
         for part in ("speed", "time_to")
         for found in [prepared[part]]
     }
-    about = ("hardware", "versions", "commit", "precision", "data", "flop")
+    about = (
+        *("hardware", "versions", "commit", "precision", "onednn_chosen"),
+        *("data", "flop"),
+    )
     return {
         "command": shlex.join(["kcnn", *sys.argv[1:]]),
         "started": now.isoformat(timespec="seconds"),
@@ -222,6 +225,8 @@ def _announce(board: Board, plan: Plan, record: dict[str, Any]) -> None:
     board.note("machine", f"{hardware['processor']}; {device}")
     precision = record["precision"]
     board.note("kcnn", f"computes in {precision['policy']} ({precision['reason']})")
+    if record["onednn_chosen"]:
+        board.note("", "and by oneDNN, which TensorFlow leaves off on this processor")
     if plan.stock:
         board.note("Keras", f"{record['versions']['keras']}, stock script: float32")
     if torch:
