@@ -21,7 +21,10 @@ from kcnn.errors import RunError
 _SIZE_BYTES = 8
 
 # It looks for modules where this process does.
-_CODE = "import sys; sys.path[:] = sys.argv[1:]; from kcnn import beside; beside.work()"
+_CODE = (
+    "import sys; function, *sys.path[:] = sys.argv[1:]; "
+    "from kcnn import beside; beside.work(function)"
+)
 
 
 class Helper:
@@ -31,7 +34,8 @@ class Helper:
     its arguments and its result are pickled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, function: str) -> None:
+        self._function = function
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Helper:
@@ -42,16 +46,21 @@ class Helper:
             self._process.kill()
             self._process.communicate()
 
-    def start(self, function: str, *arguments: Any) -> None:
-        """Begin the call; returns at once."""
-        task = pickle.dumps((function, arguments))
+    def prepare(self) -> None:
+        """Start the process, which imports what the function needs, and waits."""
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, *sys.path],
+            [sys.executable, "-c", _CODE, self._function, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C comes to this process alone
         )
-        assert self._process.stdin is not None
+
+    def start(self, *arguments: Any) -> None:
+        """Begin the call, in a process that was prepared or a new one; returns soon."""
+        if self._process is None:
+            self.prepare()
+        assert self._process is not None and self._process.stdin is not None
+        task = pickle.dumps(arguments)
         try:
             self._process.stdin.write(len(task).to_bytes(_SIZE_BYTES, "big") + task)
             self._process.stdin.flush()
@@ -76,23 +85,30 @@ class Helper:
         return value
 
 
-def work() -> None:
+def work(function: str) -> None:
     """Make the call that standard input tells, and answer on standard output."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that is printed may come between
-    size = int.from_bytes(sys.stdin.buffer.read(_SIZE_BYTES), "big")
-    task = sys.stdin.buffer.read(size)  # all of it, before what imports for seconds
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     value, error, trace = None, None, ""
     try:
-        function, arguments = pickle.loads(task)
         module, _, name = function.partition(":")
-        value = getattr(importlib.import_module(module), name)(*arguments)
+        call = getattr(importlib.import_module(module), name)  # for seconds
+        value = call(*_told())
     except Exception as caught:
         error, trace = caught, traceback.format_exc()
     pickle.dump((value, error, trace), answers)
     answers.flush()
     os._exit(0)
+
+
+def _told() -> tuple[Any, ...]:
+    """Wait for the arguments; end with the process that should tell them."""
+    size = sys.stdin.buffer.read(_SIZE_BYTES)
+    if len(size) < _SIZE_BYTES:
+        os._exit(1)
+    task = sys.stdin.buffer.read(int.from_bytes(size, "big"))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return pickle.loads(task)
 
 
 def _end_with_parent() -> None:

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from kcnn.images import Shape, decode
 
+# Small images that are decoded one after another, as one piece of work.
+_IN_A_ROW = 16
+
 
 @functools.cache
 def batch_decoder(
@@ -25,7 +28,12 @@ def batch_decoder(
     if normalize_input != "none":
         return any_kind
     header = _plain_png_header(shape)
-    plain_png = _of_each(lambda one: _decode_plain_png(one, shape), shape)
+
+    def decode_plain(one: tf.Tensor) -> tf.Tensor:
+        return _decode_plain_png(one, shape)
+
+    plain_png = _of_each(decode_plain, shape)
+    many_plain_png = _of_many(decode_plain, shape)
 
     def are_plain(contents: tf.Tensor) -> tf.Tensor:
         found = tf.strings.substr(contents, 0, len(header))
@@ -43,7 +51,7 @@ def batch_decoder(
         if not tf.executing_eagerly():
             return either(contents)
         # Building the graph of the other kind would take most of a second.
-        return (plain_png if are_plain(contents) else any_kind)(contents)
+        return (many_plain_png if are_plain(contents) else any_kind)(contents)
 
     return decode_batch
 
@@ -58,6 +66,32 @@ def _of_each(
     def all_of_them(contents):
         spec = tf.TensorSpec(shape, tf.uint8)
         return tf.map_fn(one, contents, fn_output_signature=spec)
+
+    return all_of_them
+
+
+def _of_many(
+    one: Callable[[tf.Tensor], tf.Tensor], shape: Shape
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return what `_of_each` does, in less than half the time where there are many.
+
+    The loop over images takes longer than to decode a small one; this one goes by
+    rows of them. The last row is filled up: it is not for single images.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def all_of_them(contents):
+        def row(images):
+            return tf.stack([one(image) for image in tf.unstack(images, _IN_A_ROW)])
+
+        n = tf.size(contents)
+        filled = tf.range(-(-n // _IN_A_ROW) * _IN_A_ROW)
+        rows = tf.gather(contents, tf.minimum(filled, n - 1))
+        spec = tf.TensorSpec((_IN_A_ROW, *shape), tf.uint8)
+        decoded = tf.map_fn(
+            row, tf.reshape(rows, (-1, _IN_A_ROW)), fn_output_signature=spec
+        )
+        return tf.reshape(decoded, (-1, *shape))[:n]
 
     return all_of_them
 

@@ -29,8 +29,8 @@ def draw(run: Run, config: Config, trained: Trained) -> None:
 
 
 def draw_beside(helper: Helper, run: Run, config: Config, trained: Trained) -> None:
-    """Begin to draw all plots of a run in another process."""
-    helper.start("kcnn.drawing:draw", run.plots, facts(run, config, trained))
+    """Begin to draw all plots of a run in another process, by kcnn.drawing.draw."""
+    helper.start(run.plots, facts(run, config, trained))
 
 
 def facts(run: Run, config: Config, trained: Trained) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from tests.conftest import write_npz
 
 
 def told(function, *arguments):
-    with Helper() as helper:
-        helper.start(f"{__name__}:{function}", *arguments)
+    with Helper(f"{__name__}:{function}") as helper:
+        helper.start(*arguments)
         return helper.result()
 
 
@@ -59,6 +59,23 @@ def test_one_that_is_killed_is_told_of():
         told("die")
 
 
+def test_one_that_is_prepared_waits_for_its_arguments():
+    with Helper(f"{__name__}:add") as helper:
+        helper.prepare()
+        time.sleep(0.5)
+        helper.start(1, 2)
+        assert helper.result() == 3
+
+
+def test_what_cannot_be_imported_is_told_when_the_result_is_asked_for():
+    with Helper("kcnn.no_such_module:draw") as helper:
+        helper.prepare()
+        time.sleep(0.5)  # it has ended
+        helper.start(b"x" * 10**6)
+        with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+            helper.result()
+
+
 def waiting(path):
     """Return the number of the process that writes it to a file."""
     deadline = time.monotonic() + 60
@@ -80,8 +97,11 @@ def assert_ends(process):
 
 def test_the_block_ends_it(tmp_path):
     path = tmp_path / "number"
-    with pytest.raises(KeyboardInterrupt), Helper() as helper:
-        helper.start(f"{__name__}:note_and_wait", str(path))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Helper(f"{__name__}:note_and_wait") as helper,
+    ):
+        helper.start(str(path))
         process = waiting(path)
         raise KeyboardInterrupt
     assert_ends(process)
@@ -91,12 +111,29 @@ def test_it_ends_with_a_process_that_is_killed(tmp_path):
     path = tmp_path / "number"
     code = (
         "from kcnn.beside import Helper\n"
-        "helper = Helper()\n"
-        f"helper.start('tests.test_beside:note_and_wait', {str(path)!r})\n"
+        "helper = Helper('tests.test_beside:note_and_wait')\n"
+        f"helper.start({str(path)!r})\n"
         "helper.result()"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         process = waiting(path)
+        parent.kill()
+    assert_ends(process)
+
+
+def test_one_that_waits_ends_with_a_process_that_is_killed():
+    code = (
+        "import time\n"
+        "from kcnn.beside import Helper\n"
+        "helper = Helper('tests.test_beside:add')\n"
+        "helper.prepare()\n"
+        "print(helper._process.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        process = int(parent.stdout.readline())
+        assert pathlib.Path(f"/proc/{process}").exists()
         parent.kill()
     assert_ends(process)
 

@@ -99,3 +99,11 @@ def test_images_of_a_batch_are_decoded_beside_each_other(decoder):
 
 def test_no_image_is_a_batch_too():
     assert decoding.batch_decoder((5, 7, 3))(tf.constant([], tf.string)).shape[0] == 0
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_any_number_of_plain_png_keeps_its_order(count):
+    images = np.random.default_rng(count).integers(0, 256, (count, 5, 7, 3), np.uint8)
+    contents = tf.constant([encoded(image) for image in images])
+    found = decoding.batch_decoder((5, 7, 3))(contents)
+    np.testing.assert_array_equal(found, images)

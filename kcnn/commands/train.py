@@ -56,6 +56,7 @@ FLAGS = {
 }
 
 _RUNS = "runs"
+_DRAWS = "kcnn.drawing:draw"
 
 # Checkpoints that cost more are pointed out, except in a run that is over at once.
 _CHECKPOINTS_PART = 0.03
@@ -153,16 +154,18 @@ def _train(
     if values.tensorboard:
         tensorboard.check_installed()
 
-    from kcnn import runtime
+    from kcnn import beside, runtime
 
-    replicas = runtime.start_tensorflow(config)
-    from kcnn import beside, pictures, report, trainer
-
-    log = None
-    if values.tensorboard and leads:
-        log = tensorboard.epoch_logger(run.tensorboard)
     output = sys.stdout if leads else None
-    with beside.Helper() as helper, Progress(output) as progress:
+    with beside.Helper(_DRAWS) as helper, Progress(output) as progress:
+        if leads:
+            helper.prepare()  # TensorFlow's import leaves a core for it
+        replicas = runtime.start_tensorflow(config)
+        from kcnn import pictures, report, trainer
+
+        log = None
+        if values.tensorboard and leads:
+            log = tensorboard.epoch_logger(run.tensorboard)
         trained = trainer.train(
             config,
             run,
