@@ -12,6 +12,9 @@ folder, with the same weights. The sides run in turn, `rounds` times, on test im
       one thread    the same in a process in which TensorFlow has one thread
     keras, tflite, int8.tflite, onnx    the files of those formats
 
+Those of TensorFlow compute by oneDNN where kcnn prefers it; elsewhere
+TF_ENABLE_ONEDNN_OPTS=1 has a server do so.
+
 images/s are of batches of 256, p50 and p99 the milliseconds of one image at a time,
 each the median over the rounds with its range; difference is the largest one of a
 probability from the SavedModel. Below it `kcnn predict FOLDER` on 2,000 PNG files: the

@@ -99,6 +99,7 @@ def main() -> None:
         print(render(rows[-1:], "table"), flush=True)
     if rows[1:]:
         print(render(rows, "table"))
+    runtime.start_tensorflow()
     hardware = runtime.hardware()
     print(f"{hardware['processor']}, {hardware['cores']} cores")
     if given.output:

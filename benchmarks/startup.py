@@ -97,6 +97,7 @@ def main() -> None:
     for other in ("load", "tfds"):
         ratios = [one["first step"] / one[other] for one in rounds]
         print(f"first step / {other}: {statistics.median(ratios):.2f} {_range(ratios)}")
+    runtime.start_tensorflow()  # not before: what it sets, children would have too
     hardware = runtime.hardware()
     print(f"{hardware['processor']}, {hardware['cores']} cores")
     if given.output:

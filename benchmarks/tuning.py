@@ -4,8 +4,9 @@ All train the same random trials (same knobs, data, epochs and one_cycle schedul
 same order) one after the other in one process, and score them on the same validation
 images. The plain loop is what keras-tuner's documentation shows: a model of stock
 layers, in their default precision, built and compiled in each trial, model.fit with a
-tf.data set, its own checkpoints. It runs a second time with kcnn's layers and
-precision: what is left then is gained by the loop itself.
+tf.data set, its own checkpoints; and oneDNN, where kcnn prefers that for this process.
+It runs a second time with kcnn's layers and precision: what is left then is gained by
+the loop itself.
 
     python -m benchmarks.tuning --dataset=mnist --train_size=5000 --epochs=3 --trials=20
 """

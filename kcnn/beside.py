@@ -1,7 +1,8 @@
 """One call in a process of its own, beside this one.
 
 The process is a fresh Python: TensorFlow's threads do not survive a fork. It ends when
-this one does, however that ends, because its standard input is then closed.
+this one does, however that ends, because its standard input is then closed; while it
+imports, as soon as that is done.
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ class Helper:
     def __init__(self, function: str) -> None:
         self._function = function
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = False
 
     def __enter__(self) -> Helper:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -57,8 +62,10 @@ class Helper:
 
     def start(self, *arguments: Any) -> None:
         """Begin the call, in a process that was prepared or a new one; returns soon."""
-        if self._process is None:
-            self.prepare()
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            self.prepare()  # one that waited may have been killed
+        self._started = True
         assert self._process is not None and self._process.stdin is not None
         task = pickle.dumps(arguments)
         try:
@@ -73,7 +80,8 @@ class Helper:
         Raises RunError if the process was ended from outside.
         """
         process = self._process
-        assert process is not None and process.stdout is not None, "start comes first"
+        assert self._started and process is not None, "start comes first"
+        assert process.stdout is not None
         answer = process.stdout.read()
         status = process.wait()
         if status:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kcnn.images import Shape, decode
 
-# Small images that are decoded one after another, as one piece of work.
+# Images that one round of a loop decodes.
 _IN_A_ROW = 16
 
 
@@ -51,7 +51,10 @@ def batch_decoder(
         if not tf.executing_eagerly():
             return either(contents)
         # Building the graph of the other kind would take most of a second.
-        return (many_plain_png if are_plain(contents) else any_kind)(contents)
+        if not are_plain(contents):
+            return any_kind(contents)
+        few = tf.size(contents) < _IN_A_ROW
+        return (plain_png if few else many_plain_png)(contents)
 
     return decode_batch
 
@@ -75,8 +78,8 @@ def _of_many(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return what `_of_each` does, in less than half the time where there are many.
 
-    The loop over images takes longer than to decode a small one; this one goes by
-    rows of them. The last row is filled up: it is not for single images.
+    A round of the loop takes longer than to decode a small image; these are rounds of
+    a row of images, of which the last is filled up.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)

@@ -73,4 +73,5 @@ def changed_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         for part, names in (("hardware", _MACHINE), ("versions", _VERSIONS))
         for name in names
         if (was := before.get(part, {}).get(name)) != (found := now[part][name])
+        and None not in (was, found)  # not known
     ]

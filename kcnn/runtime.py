@@ -81,11 +81,12 @@ def prefer_onednn() -> bool:
     """Have TensorFlow compute by oneDNN on processors with AVX2; before its import.
 
     Of itself it does so only on newer ones, and leaves others to slower code: see
-    docs/speed.md. What TF_ENABLE_ONEDNN_OPTS says already stands. Returns whether that
-    is another choice than TensorFlow's.
+    docs/speed.md. What TF_ENABLE_ONEDNN_OPTS says already stands, and so does the
+    choice of a TensorFlow that is imported already. Returns whether kcnn's is another
+    than TensorFlow's.
     """
     flags = _cpu_flags()
-    if "avx2" not in flags or ONEDNN in os.environ:
+    if "avx2" not in flags or ONEDNN in os.environ or "tensorflow" in sys.modules:
         return False
     os.environ[ONEDNN] = "1"
     return not flags & _ONEDNN_OF_ITSELF

@@ -396,6 +396,22 @@ def test_a_process_has_variables_of_its_own(tmp_path):
     assert processes.run(command, "it", tmp_path).output.split() == ["None", "True"]
 
 
+def test_a_side_has_the_variables_that_it_names(monkeypatch):
+    told = []
+
+    def run(command, name, folder, environment):
+        told.append(environment)
+        raise RunError("told")
+
+    monkeypatch.setattr(processes, "run", run)
+    task = sides.Task("speed", "lenet", "data.npz", "npz:data.npz", 3, 42)
+    prepared = {"speed": {"images": 10}}
+    for side in (sides.STOCK, sides.STOCK_ONEDNN):
+        with pytest.raises(RunError, match="told"):
+            measure._run(side, task, plan_of(), prepared, pathlib.Path())
+    assert told == [{}, {"TF_ENABLE_ONEDNN_OPTS": "1"}]
+
+
 def test_memory_is_that_of_the_process(tmp_path):
     """In a process that has not imported TensorFlow, such as the command's."""
     code = """

@@ -67,6 +67,15 @@ def test_one_that_is_prepared_waits_for_its_arguments():
         assert helper.result() == 3
 
 
+def test_one_that_was_killed_while_it_waited_is_replaced():
+    with Helper(f"{__name__}:add") as helper:
+        helper.prepare()
+        os.kill(helper._process.pid, signal.SIGKILL)
+        helper._process.wait()
+        helper.start(1, 2)
+        assert helper.result() == 3
+
+
 def test_what_cannot_be_imported_is_told_when_the_result_is_asked_for():
     with Helper("kcnn.no_such_module:draw") as helper:
         helper.prepare()
@@ -127,6 +136,8 @@ def test_one_that_waits_ends_with_a_process_that_is_killed():
         "from kcnn.beside import Helper\n"
         "helper = Helper('tests.test_beside:add')\n"
         "helper.prepare()\n"
+        "time.sleep(2)\n"
+        "assert helper._process.poll() is None\n"
         "print(helper._process.pid, flush=True)\n"
         "time.sleep(600)"
     )

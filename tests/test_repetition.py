@@ -65,6 +65,11 @@ def test_another_machine_is_told_where_bits_matter():
     ]
     other = changed("versions", "keras", to="4.0")
     assert "keras was 3.15.1, is 4.0" in repetition.changed_machine(NOTE, other)[0]
+    unknown = changed("hardware", "onednn", to=None)
+    assert repetition.changed_machine(NOTE, unknown) == []
+    assert repetition.changed_machine(unknown, NOTE) == []
+    off = changed("hardware", "onednn", to=False)
+    assert "onednn was True, is False" in repetition.changed_machine(NOTE, off)[0]
     now["config"]["deterministic"] = False
     assert repetition.changed_machine(NOTE, now) == []
 

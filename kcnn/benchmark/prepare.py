@@ -57,7 +57,7 @@ def _send(sender: Connection, plan: Plan, folder: pathlib.Path) -> None:
 def _prepare(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     from kcnn import runtime
 
-    onednn_chosen = runtime.prefer_onednn()
+    chosen = runtime.prefer_onednn()
     runtime.start_tensorflow()
     from kcnn import datasets
     from kcnn.config import Config
@@ -78,7 +78,7 @@ def _prepare(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
         "time_to": None,
         "flop": {name: _flop(name, data.spec) for name in plan.models},
         "precision": {"policy": precision, "reason": reason},
-        "onednn_chosen": onednn_chosen,
+        "onednn_chosen": chosen and not runtime.has_gpu(),
         "hardware": runtime.hardware(),
         "versions": runtime.versions(),
         "commit": runtime.commit(),

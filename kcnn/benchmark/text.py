@@ -64,7 +64,9 @@ _SPEED_NOTE = (
     "Medians over whole rounds, and their range; images/s by the median epoch after "
     "the first, in which graphs are built. kcnn is faster by: its images/s over this "
     "side's, round by round. Roof: the fastest 2048 x 2048 matrix product of the "
-    "round; a training step counts as three times the model's forward FLOP. Peak MiB: "
+    "round; a training step counts as three times the model's forward FLOP. The stock "
+    "script is run again with what of precision and oneDNN it could have by one line. "
+    "Peak MiB: "
     "resident memory of the process, or of one that it started if that is larger. "
     "Accuracy: mean of the test accuracies at the end, and deviation."
 )

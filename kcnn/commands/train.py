@@ -158,7 +158,7 @@ def _train(
 
     output = sys.stdout if leads else None
     with beside.Helper(_DRAWS) as helper, Progress(output) as progress:
-        if leads:
+        if leads and runtime.cores() > 1:
             helper.prepare()  # TensorFlow's import leaves a core for it
         replicas = runtime.start_tensorflow(config)
         from kcnn import pictures, report, trainer
