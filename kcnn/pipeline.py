@@ -24,7 +24,22 @@ _AHEAD = 4  # batches that are ready before they are asked for
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Return the number of batches that hold every image once."""
-    return -(-len(split) // batch_size)
+    return len(batch_ends(len(split), batch_size))
+
+
+def batch_ends(n: int, batch_size: int) -> np.ndarray:
+    """Return where each batch of an epoch ends in the order of its n images.
+
+    The last two share what is left for them. A batch of a handful would move weights
+    and batch normalization as much as the others, by little more than chance, and it is
+    after the last batch that a network is tested.
+    """
+    steps = -(-n // batch_size)
+    ends = np.minimum(batch_size * np.arange(1, steps + 1), n)
+    if steps > 1:
+        left = n - batch_size * (steps - 2)
+        ends[-2] = n - left // 2
+    return ends
 
 
 def training_batches(
@@ -97,8 +112,9 @@ def _epoch(n: int, config: Config, epoch: tf.Tensor) -> tf.data.Dataset:
         alg="philox",
     )
     order = tf.cast(tf.argsort(keys, stable=True), tf.int64)
-    batches = tf.data.Dataset.from_tensor_slices(order).batch(config.batch_size)
-    return batches.map(lambda at: (epoch, at))
+    ends = batch_ends(n, config.batch_size)
+    batches = tf.data.Dataset.from_tensor_slices((np.append(0, ends[:-1]), ends))
+    return batches.map(lambda begin, end: (epoch, order[begin:end]))
 
 
 def _mirrored_first(n: int, random_seed: int) -> np.ndarray:

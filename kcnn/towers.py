@@ -126,17 +126,20 @@ def parts(batch: Batch, count: int) -> Iterator[tuple[Any, Batch]]:
     if count == 1:
         yield 1.0, batch
         return
-    n = tf.shape(batch[0])[0]
-    for begin, end in _cuts(n, count):
-        counts = tf.cast(end > begin, tf.float32)
-        begin = tf.minimum(begin, n - 1)
-        end = tf.maximum(end, begin + 1)
+    for size, begin, end in _cuts(tf.shape(batch[0])[0], count):
+        counts = tf.cast(size > 0, tf.float32)
         yield counts, tuple(tensor[begin:end] for tensor in batch)
 
 
-def _cuts(n: tf.Tensor, count: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Return start and end of each part of n images; with few some are empty."""
-    return itertools.pairwise([n * i // count for i in range(count + 1)])
+def _cuts(n: tf.Tensor, count: int) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """Yield the size of each part of n images, and what to compute of them.
+
+    That is one image where a part has none: oneDNN's operations fail on nothing.
+    """
+    cuts = itertools.pairwise([n * i // count for i in range(count + 1)])
+    for begin, end in cuts:
+        first = tf.minimum(begin, n - 1)
+        yield end - begin, first, tf.maximum(end, first + 1)
 
 
 def predictor(
@@ -153,7 +156,10 @@ def predictor(
 
     @tf.function(input_signature=[spec], autograph=False)
     def logits(images):
-        seen = [images[a:b] for a, b in _cuts(tf.shape(images)[0], count)]
-        return tf.concat([model(part, training=False) for part in seen], 0)
+        found = [
+            model(images[begin:end], training=False)[:size]
+            for size, begin, end in _cuts(tf.shape(images)[0], count)
+        ]
+        return tf.concat(found, 0)
 
     return lambda batches: np.concatenate([logits(b).numpy() for b in batches])

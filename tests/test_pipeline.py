@@ -44,6 +44,24 @@ def test_steps_per_epoch(split, size, steps):
     assert pipeline.steps_per_epoch(split, size) == steps
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"),
+    [
+        (20, 5, [5, 5, 5, 5]),
+        (21, 5, [5, 5, 5, 3, 3]),  # not 5 and 1
+        (24, 5, [5, 5, 5, 5, 4]),
+        (9, 5, [5, 4]),
+        (6, 5, [3, 3]),
+        (5, 5, [5]),
+        (3, 5, [3]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_the_last_two_batches_share_what_is_left(n, size, sizes):
+    ends = pipeline.batch_ends(n, size)
+    assert np.diff(ends, prepend=0).tolist() == sizes
+
+
 def test_evaluation_reads_every_image_once_in_order(split):
     found = list(pipeline.evaluation_batches(split, 5))
     assert [len(batch) for batch in found] == [5, 5, 5, 5, 3]
@@ -59,7 +77,7 @@ def test_images_at(split):
 
 def test_training_reads_every_image_once_an_epoch(split):
     found = batches(split, config())
-    assert [len(labels) for _, labels in found] == [5, 5, 5, 5, 3] * 3
+    assert [len(labels) for _, labels in found] == [5, 5, 5, 4, 4] * 3
     epochs = [order(found[i : i + 5]) for i in (0, 5, 10)]
     for epoch in epochs:
         assert sorted(epoch) == sorted(INDICES)
