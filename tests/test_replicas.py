@@ -191,9 +191,10 @@ def on_devices(count, function, *arguments):
 
 PLAIN = {"model": "lenet", "precision": "float32", "learning_rate": 0.01}
 RECIPES = [
-    # Of 90 images the last batch has 2, and then 1: fewer than there are devices.
     PLAIN | {"batch_size": 22, "class_weight": "balanced", "keep": "last"},
     PLAIN | {"batch_size": 89, "clip_norm": 0.1, "optimizer": "sgd"},
+    # Batches of 2 images and of 1: fewer than there are devices.
+    PLAIN | {"batch_size": 2, "train_size": 3, "class_weight": "balanced"},
     PLAIN | {"weight_decay": 0.1, "optimizer": "adamw", "ema_momentum": 0.9},
     PLAIN | {"label_smoothing": 0.1, "optimizer": "rmsprop", "batch_size": 45},
 ]
