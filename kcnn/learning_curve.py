@@ -119,7 +119,7 @@ def plan(
 
 
 def steps_an_epoch(n: int, config: Config) -> int:
-    """Return the batches that hold n images, the last one as full as it comes."""
+    """Return the number of batches that hold n images; see pipeline.batch_ends."""
     return -(-n // config.batch_size)
 
 

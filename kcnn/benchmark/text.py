@@ -66,9 +66,8 @@ _SPEED_NOTE = (
     "side's, round by round. Roof: the fastest 2048 x 2048 matrix product of the "
     "round; a training step counts as three times the model's forward FLOP. The stock "
     "script is run again with what of precision and oneDNN it could have by one line. "
-    "Peak MiB: "
-    "resident memory of the process, or of one that it started if that is larger. "
-    "Accuracy: mean of the test accuracies at the end, and deviation."
+    "Peak MiB: resident memory of the process, or of one that it started if that is "
+    "larger. Accuracy: mean of the test accuracies at the end, and deviation."
 )
 _TIME_TO_NOTE = (
     "median over whole rounds, and the range, by whole epochs; building graphs counts, "
