@@ -19,6 +19,7 @@ import time
 
 from absl import flags
 
+from kcnn.batches import steps_per_epoch
 from kcnn.config import Config
 from kcnn.errors import run_program
 from kcnn.flags import define, define_knobs, knobs_given, parse
@@ -125,7 +126,7 @@ def _serve(connection, settings, steps, rounds):
 
     config = Config.from_dict(settings)
     data = datasets.load(config)
-    an_epoch = pipeline.steps_per_epoch(data.train, config.batch_size)
+    an_epoch = steps_per_epoch(len(data.train), config.batch_size)
     epochs = (rounds + 1) * steps // an_epoch + 1
     config = Config.from_dict(settings | {"epochs": epochs})
     fresh = FreshModel.build(config, data.spec, data.train, epochs * an_epoch)

@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 from kcnn import runtime
+from kcnn.batches import steps_per_epoch
 
 runtime.start_tensorflow()
 
@@ -29,7 +30,7 @@ import keras  # noqa: E402
 import keras_tuner  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from kcnn import datasets, models, optimization, pipeline  # noqa: E402
+from kcnn import datasets, models, optimization  # noqa: E402
 from kcnn.config import KNOBS, Config  # noqa: E402
 from kcnn.errors import run_program  # noqa: E402
 from kcnn.extras import check_installed  # noqa: E402
@@ -107,7 +108,7 @@ def search_plainly(
                 same = model.count_params()
                 model = stock_model(config, data.spec)
                 assert model.count_params() == same
-            steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+            steps = steps_per_epoch(len(data.train), config.batch_size)
             schedule = optimization.build_schedule(config, steps)
             model.compile(
                 optimization.build_optimizer(config, schedule, policy),

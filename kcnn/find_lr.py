@@ -12,11 +12,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kcnn.batches import steps_per_epoch
 from kcnn.config import Config
 from kcnn.errors import RunError
 from kcnn.fresh import FreshModel
 from kcnn.optimization import RisingRate
-from kcnn.pipeline import reading, steps_per_epoch, training_batches
+from kcnn.pipeline import reading, training_batches
 from kcnn.spec import ImageSpec
 from kcnn.splits import Split
 
@@ -81,7 +82,7 @@ def range_test(
         RunError: not even the first few losses are finite.
     """
     steps = course.total_steps
-    needed = -(-steps // steps_per_epoch(train, config.batch_size))
+    needed = -(-steps // steps_per_epoch(len(train), config.batch_size))
     config = dataclasses.replace(config, epochs=max(config.epochs, needed))
     loop = FreshModel.build(config, spec, train, steps).loop(config, course)
     batches = iter(training_batches(train, config, spec.num_classes))

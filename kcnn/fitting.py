@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kcnn import checkpoint
+from kcnn.batches import steps_per_epoch
 from kcnn.config import Config
 from kcnn.datasets import TrainingData
 from kcnn.divergence import Anchor, Diverged, are_finite
@@ -25,7 +26,6 @@ from kcnn.pipeline import (
     check_unchanged,
     evaluation_batches,
     reading,
-    steps_per_epoch,
     training_batches,
 )
 from kcnn.progress import Progress
@@ -77,7 +77,7 @@ class Fitting:
         self.history = History()
         self.best_weights: list[np.ndarray] = []
         self.first_step_began: float | None = None  # in this process
-        self.steps = steps_per_epoch(data.train, config.batch_size)
+        self.steps = steps_per_epoch(len(data.train), config.batch_size)
         self._seconds_a_step = 0.0
         self.steps_a_call = 1
         self._signal_number: int | None = None

@@ -12,6 +12,7 @@ import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kcnn.batches import nearest_epochs, steps_per_epoch
 from kcnn.config import Config
 from kcnn.errors import RunError, UsageError
 from kcnn.power_law import power_law
@@ -118,19 +119,14 @@ def plan(
     return runs
 
 
-def steps_an_epoch(n: int, config: Config) -> int:
-    """Return the number of batches that hold n images; see pipeline.batch_ends."""
-    return -(-n // config.batch_size)
-
-
 def _same_steps(config: Config, n: int, largest: int) -> dict[str, Any]:
     """Return the knobs with which n images get the steps that the most images take.
 
     Epochs are whole ones. What is counted in epochs follows, so that the schedule
     keeps its shape.
     """
-    steps = config.epochs * steps_an_epoch(largest, config)
-    epochs = max(1, round(steps / steps_an_epoch(n, config)))
+    steps = config.epochs * steps_per_epoch(largest, config.batch_size)
+    epochs = nearest_epochs(steps, n, config.batch_size)
     if epochs == config.epochs:
         return {}
     longer = epochs / config.epochs
@@ -189,7 +185,7 @@ def _figures(n: int, outcomes: Iterable[Outcome]) -> dict[str, Any]:
             {
                 "random_seed": outcome.planned.swept["random_seed"],
                 "epochs": epochs,
-                "steps": epochs * steps_an_epoch(n, outcome.planned.config),
+                "steps": epochs * steps_per_epoch(n, outcome.planned.config.batch_size),
                 "train_accuracy": result["train"]["accuracy"],
                 "test_accuracy": result["test"]["accuracy"],
                 "train_seconds": result["timing"]["train_seconds"],

@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 
 from kcnn import pipeline
+from kcnn.batches import steps_per_epoch
 from kcnn.beside import Helper
 from kcnn.config import Config
 from kcnn.datasets import Dataset, other_class
@@ -62,7 +63,7 @@ def learning_rates(
     config: Config, data: Dataset, epochs: int
 ) -> list[tuple[float, float]]:
     """Return the learning rate over some epochs, finely enough for a curve."""
-    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+    steps = steps_per_epoch(len(data.train), config.batch_size)
     schedule = build_schedule(config, steps)
     at = np.unique(np.linspace(0, epochs * steps - 1, 200).astype(int))
     rates = np.asarray(schedule(at))

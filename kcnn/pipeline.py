@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kcnn.batches import batch_ends, steps_per_epoch
 from kcnn.config import Config
 from kcnn.errors import Fault
 from kcnn.images import reason
@@ -20,26 +21,6 @@ from kcnn.replicas import Share
 from kcnn.splits import Split
 
 _AHEAD = 4  # batches that are ready before they are asked for
-
-
-def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Return the number of batches that hold every image once."""
-    return len(batch_ends(len(split), batch_size))
-
-
-def batch_ends(n: int, batch_size: int) -> np.ndarray:
-    """Return where each batch of an epoch ends in the order of its n images.
-
-    The last two share what is left for them. A batch of a handful would move weights
-    and batch normalization as much as the others, by little more than chance, and it is
-    after the last batch that a network is tested.
-    """
-    steps = -(-n // batch_size)
-    ends = np.minimum(batch_size * np.arange(1, steps + 1), n)
-    if steps > 1:
-        left = n - batch_size * (steps - 2)
-        ends[-2] = n - left // 2
-    return ends
 
 
 def training_batches(
@@ -64,7 +45,7 @@ def training_batches(
         num_classes) float32; with class_weight=balanced also sample weights (batch,)
         float32. With a share the whole batch's size, () int64, comes first.
     """
-    steps = steps_per_epoch(split, config.batch_size)
+    steps = steps_per_epoch(len(split), config.batch_size)
     first_epoch = start_step // steps
     count = tf.data.experimental.assert_cardinality(steps * config.epochs - start_step)
     positions = (

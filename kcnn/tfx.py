@@ -21,6 +21,7 @@ from typing import Any
 import tensorflow as tf
 
 from kcnn import datasets, runtime, tensorboard, trainer
+from kcnn.batches import nearest_epochs
 from kcnn.cluster import joined
 from kcnn.config import KNOBS, Config, overlay
 from kcnn.errors import UsageError
@@ -93,7 +94,7 @@ def run_fn(fn_args: Any) -> None:
     data = datasets.load(config)
     notes = []
     if fn_args.train_steps and "epochs" not in settings:
-        epochs = epochs_of(fn_args.train_steps, len(data.train), config.batch_size)
+        epochs = nearest_epochs(fn_args.train_steps, len(data.train), config.batch_size)
         config = dataclasses.replace(config, epochs=epochs)
         notes.append(f"train_steps={fn_args.train_steps}: {epochs} whole epochs")
     if fn_args.eval_steps:
@@ -305,11 +306,6 @@ def _found(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
     settings = settings_of(hyperparameters)
     return {name: value for name, value in settings.items() if name not in _GIVEN}
-
-
-def epochs_of(steps: int, images: int, batch_size: int) -> int:
-    """Return how many whole epochs come nearest to a number of steps, 1 or more."""
-    return max(1, round(steps / -(-images // batch_size)))
 
 
 def _epoch_logger(run: Run) -> Any:

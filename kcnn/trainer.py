@@ -31,6 +31,7 @@ from kcnn import (
     towers,
     warmup,
 )
+from kcnn.batches import steps_per_epoch
 from kcnn.confidence import PLAIN, Judged, Rule
 from kcnn.config import Config
 from kcnn.datasets import Dataset, OneSplit, Split
@@ -105,7 +106,7 @@ def train(
     replicas = replicas or choose_replicas(config.strategy)
     data = data or datasets.load(config)
     unknown = datasets.load_unknown(config, data.spec)
-    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+    steps = steps_per_epoch(len(data.train), config.batch_size)
     with replicas.losing():
         fresh = FreshModel.build(
             config, data.spec, data.train, steps * config.epochs, replicas

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kcnn import datasets, pipeline, runtime
+from kcnn import datasets, runtime
+from kcnn.batches import steps_per_epoch
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.fitting import Fitting
@@ -155,7 +156,7 @@ def trained_weights(tmp_path, dataset, **settings):
     keras.utils.set_random_seed(config.random_seed)
     model = build_model(config, data.spec)
     schedule = build_schedule(
-        config, pipeline.steps_per_epoch(data.train, config.batch_size)
+        config, steps_per_epoch(len(data.train), config.batch_size)
     )
     loop = TrainingLoop(
         model, build_optimizer(config, schedule, "float32"), config, jit_compile=False

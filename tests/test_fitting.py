@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from kcnn import datasets, pipeline
+from kcnn.batches import steps_per_epoch
 from kcnn.config import Config
 from kcnn.errors import Interrupted, RunError
 from kcnn.fitting import Fitting
@@ -31,7 +32,7 @@ def fitting_of(npz, model_dir, on_epoch=None, **settings):
     keras.utils.set_random_seed(config.random_seed)
     model = build_model(config, data.spec)
     schedule = build_schedule(
-        config, pipeline.steps_per_epoch(data.train, config.batch_size)
+        config, steps_per_epoch(len(data.train), config.batch_size)
     )
     optimizer = build_optimizer(config, schedule, "float32")
     loop = TrainingLoop(model, optimizer, config, jit_compile=False)

@@ -37,31 +37,6 @@ def order(found):
     return [int(i) for images, *_ in found for i in images[:, 0, 0, 0]]
 
 
-@pytest.mark.parametrize(
-    ("size", "steps"), [(5, 5), (23, 1), (22, 2), (1, 23), (99, 1)]
-)
-def test_steps_per_epoch(split, size, steps):
-    assert pipeline.steps_per_epoch(split, size) == steps
-
-
-@pytest.mark.parametrize(
-    ("n", "size", "sizes"),
-    [
-        (20, 5, [5, 5, 5, 5]),
-        (21, 5, [5, 5, 5, 3, 3]),  # not 5 and 1
-        (24, 5, [5, 5, 5, 5, 4]),
-        (9, 5, [5, 4]),
-        (6, 5, [3, 3]),
-        (5, 5, [5]),
-        (3, 5, [3]),
-        (3, 1, [1, 1, 1]),
-    ],
-)
-def test_the_last_two_batches_share_what_is_left(n, size, sizes):
-    ends = pipeline.batch_ends(n, size)
-    assert np.diff(ends, prepend=0).tolist() == sizes
-
-
 def test_evaluation_reads_every_image_once_in_order(split):
     found = list(pipeline.evaluation_batches(split, 5))
     assert [len(batch) for batch in found] == [5, 5, 5, 5, 3]

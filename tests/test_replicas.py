@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kcnn import datasets, pipeline, replicas, runtime
+from kcnn.batches import steps_per_epoch
 from kcnn.cluster import Cluster
 from kcnn.config import Config
 from kcnn.errors import UsageError
@@ -210,7 +211,7 @@ def compare_with_one_device(npz):
     assert crew.count == 3 and crew.note()["name"] == "mirrored"
     for recipe in RECIPES:
         config = Config(dataset=f"npz:{npz}", validation_fraction=0, epochs=9, **recipe)
-        steps = pipeline.steps_per_epoch(datasets.load(config).train, config.batch_size)
+        steps = steps_per_epoch(len(datasets.load(config).train), config.batch_size)
         expected = weights_after(config, 2 * steps, Replicas())
         found = weights_after(config, 2 * steps, crew)
         for a, b in zip(found, expected, strict=True):

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from kcnn import cli, datasets, models, optimization, pipeline, trainer
+from kcnn import cli, datasets, models, optimization, trainer
+from kcnn.batches import steps_per_epoch
 from kcnn.checkpoint import load as load_checkpoint
 from kcnn.config import Config
 from kcnn.errors import Interrupted, UsageError
@@ -62,7 +63,7 @@ def settings(place, data, **more):
 
 
 def built(config, data):
-    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+    steps = steps_per_epoch(len(data.train), config.batch_size)
     return FreshModel.build(config, data.spec, data.train, steps * config.epochs), steps
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kcnn import datasets, models, optimization, pipeline, preprocessing
+from kcnn.batches import steps_per_epoch
 from kcnn.config import Config
 from kcnn.fitting import Fitting
 from kcnn.layers import Dropout
@@ -28,7 +29,7 @@ def fresh(config, policy):
     model = models.build_model(config, data.spec, policy=policy)
     batches = pipeline.evaluation_batches(data.train, config.batch_size)
     preprocessing.measure_statistics(model, batches)
-    steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+    steps = steps_per_epoch(len(data.train), config.batch_size)
     models.shorten_batch_norm(model, config, steps * config.epochs)
     schedule = optimization.build_schedule(config, steps)
     optimizer = optimization.build_optimizer(config, schedule, policy)

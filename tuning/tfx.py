@@ -12,12 +12,13 @@ import sys
 from typing import Any, NamedTuple
 
 from kcnn import runtime
+from kcnn.batches import nearest_epochs
 from kcnn.commands.tune import FLAGS
 from kcnn.datasets import load_training
 from kcnn.errors import UsageError
 from kcnn.knobs import Knob, parse, resolve
 from kcnn.progress import Progress
-from kcnn.tfx import divided, epochs_of, place_of
+from kcnn.tfx import divided, place_of
 from tuning.search import KcnnTuner
 from tuning.session import Settings, open_session
 from tuning.space import Choices, build_space, domains_of
@@ -71,7 +72,7 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     if fn_args.train_steps and "epochs" not in domains:
         recipe = build_space(domains).baseline
         images = len(load_training(recipe).train)
-        epochs = epochs_of(fn_args.train_steps, images, recipe.batch_size)
+        epochs = nearest_epochs(fn_args.train_steps, images, recipe.batch_size)
         domains["epochs"] = Choices((epochs,))
     space = build_space(domains)
     folder = pathlib.Path(fn_args.working_dir)

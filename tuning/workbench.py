@@ -20,7 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kcnn import models, optimization, pipeline, runtime
+from kcnn import models, optimization, runtime
+from kcnn.batches import steps_per_epoch
 from kcnn.config import KNOBS, Config
 from kcnn.datasets import TrainingData, load_training
 from kcnn.errors import UsageError
@@ -162,7 +163,7 @@ class Workbench:
     def loop(self, config: Config) -> tuple[TrainingLoop, VariableSchedule]:
         """Return a loop at step 0 with the Config's fresh weights, and its schedule."""
         data = self.data(config)
-        steps = pipeline.steps_per_epoch(data.train, config.batch_size)
+        steps = steps_per_epoch(len(data.train), config.batch_size)
         schedule = optimization.build_schedule(config, steps)
         key = self._structure(config, steps * config.epochs)
         beginning = _key(config, [*_DATA, "random_seed"])

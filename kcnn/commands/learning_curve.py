@@ -17,6 +17,7 @@ from typing import Any
 from absl.flags import FlagValues
 
 from kcnn import flags, learning_curve
+from kcnn.batches import steps_per_epoch
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
 from kcnn.knobs import Knob
@@ -97,7 +98,7 @@ def _training(planned: Sequence[PlannedRun]) -> str:
     parts = []
     for one in (planned[0], planned[-1]):
         n, config = one.swept["train_size"], one.config
-        steps = config.epochs * learning_curve.steps_an_epoch(n, config)
+        steps = config.epochs * steps_per_epoch(n, config.batch_size)
         parts.append(f"{n:,} images {config.epochs:,} epochs, {steps:,} steps")
     return "; ".join(dict.fromkeys(parts))
 
