@@ -142,7 +142,7 @@ def _disputed(found: Mapping[str, Any]) -> list[str]:
     ]
     what = (
         f"{len(items):,} of {count(found['images'], 'label')} in {found['split']} are "
-        "confidently contradicted"
+        f"confidently contradicted, by a run that is right on {found['accuracy']:.1%}"
     )
     return _list("suspicious", what, items) or [_row("suspicious", what)]
 

@@ -23,9 +23,10 @@ def disputed(path: str, seen: Inspection) -> dict[str, Any]:
         seen: the folder that the run was trained on, wherever it is now.
 
     Returns:
-        run, split (where its test images are), images (how many there are), and
-        suspicious: file, label, said, probability and probability_of_label, the
-        likeliest error first.
+        run, split (where its test images are), images (how many there are), accuracy
+        (the part of them whose label is also the run's: what a run that is often wrong
+        contradicts says little), and suspicious: file, label, said, probability and
+        probability_of_label, the likeliest error first.
 
     Raises:
         UsageError: there is no complete run, or it was tested on other images.
@@ -47,6 +48,7 @@ def disputed(path: str, seen: Inspection) -> dict[str, Any]:
         "run": path,
         "split": seen.splits[number],
         "images": len(labels),
+        "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels)),
         "suspicious": [
             {
                 "file": seen.files[places[i]].name,

@@ -276,6 +276,10 @@ def test_labels_that_a_run_contradicts(seen, tmp_path):
     place = np.flatnonzero(seen.split == 1)[3]
     expected = [] if labels[3] == 1 else [seen.files[place].name]
     assert [one["file"] for one in found["suspicious"]] == expected
+    right = 8 - len(expected)
+    assert found["accuracy"] == right / 8
+    shown = check_text.text(findings(seen, 4) | {"folder": "x", "disputed": found})
+    assert f"contradicted, by a run that is right on {right / 8:.1%}" in shown
 
 
 def test_a_run_on_other_images_is_refused(seen, tmp_path):
