@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from kcnn import datasets, pipeline, runtime, trainer
+from kcnn import runtime
+from kcnn.batches import nearest_epochs
 from kcnn.config import Config
 from kcnn.errors import run_program
-from kcnn.progress import Progress
 from kcnn.run import Run
 from kcnn.table import render
 
@@ -35,6 +35,8 @@ _BEFORE_HEAD = 4  # layers of convnet with weights: two convolutions, two batch 
 
 def write_halves(folder: pathlib.Path) -> None:
     """Write the digits 0 to 4 and 5 to 9 of MNIST as low.npz and high.npz."""
+    from kcnn import datasets, pipeline
+
     data = datasets.load(Config(dataset="mnist", validation_fraction=0.0))
     arrays = {}
     for name, split in (("train", data.train), ("test", data.test)):
@@ -53,6 +55,9 @@ def write_halves(folder: pathlib.Path) -> None:
 
 def accuracy(folder: pathlib.Path, data: str, name: str, **settings: Any) -> float:
     """Train a run as kcnn train does and return its test accuracy."""
+    from kcnn import trainer
+    from kcnn.progress import Progress
+
     config = Config(dataset=f"npz:{folder / data}.npz", model="convnet", **settings)
     about = {"command": "", "experiment": None, "reported": None, "export_base": ""}
     with Progress(io.StringIO()) as progress:
@@ -77,7 +82,7 @@ def measure(folder: pathlib.Path, sizes: list[int], seeds: int) -> list[dict]:
             common = {
                 "train_size": size,
                 "batch_size": _BATCH,
-                "epochs": round(_STEPS / -(-size // _BATCH)),
+                "epochs": nearest_epochs(_STEPS, size, _BATCH),
                 "validation_fraction": 0.0,
                 "random_seed": seed,
             }
