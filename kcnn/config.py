@@ -222,8 +222,8 @@ class Config:
     unit_filters: bool = knob(
         "model",
         by_model(convnet=False, airbench=False),
-        "keep each filter's weights at length 1; batch normalization undoes the scale, "
-        "and steps stay as long as they are beside the weights",
+        "keep each filter's weights at length 1, so that steps do not shrink beside "
+        "weights that grow; batch normalization undoes the scale",
     )
     extra_conv: int = knob(
         "model",
