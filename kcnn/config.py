@@ -219,12 +219,6 @@ class Config:
         low=0.0,
         high=0.9999,
     )
-    unit_filters: bool = knob(
-        "model",
-        by_model(convnet=False, airbench=False),
-        "keep each filter's weights at length 1, so that steps do not shrink beside "
-        "weights that grow; batch normalization undoes the scale",
-    )
     extra_conv: int = knob(
         "model",
         by_model(tutorial=0),
@@ -731,8 +725,3 @@ def _check_combinations(config: Config) -> None:
     momentum = KNOBS["batch_norm_momentum"].default.defaults.get(config.model)
     if config.batch_norm == 0 and config.batch_norm_momentum != momentum:
         raise UsageError("--batch_norm_momentum changes nothing with --batch_norm=0")
-    if config.batch_norm == 0 and config.unit_filters:
-        raise UsageError(
-            "--unit_filters: expected --batch_norm=1, which gives maps their scale "
-            "back; without it filters of length 1 are another network"
-        )

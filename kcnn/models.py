@@ -331,13 +331,11 @@ def _conv(config: Config, filters: int, name: str, strides: int = 1):
 
 
 def _same_conv(config: Config, filters: int, number: str):
-    unit = keras.constraints.UnitNorm(axis=[0, 1, 2]) if config.unit_filters else None
     return k.Conv2D(
         filters,
         config.kernel_size,
         padding="same",
         use_bias=not config.batch_norm,  # batch norm brings its own
-        kernel_constraint=unit,
         name=f"conv_{number}",
     )
 

@@ -36,7 +36,6 @@ MODEL_KNOBS = {
     "dropout": ({}, 0.1),
     "batch_norm": ({}, 2),
     "batch_norm_momentum": (CONVNET, 0.5),
-    "unit_filters": (CONVNET, True),
     "extra_conv": ({}, 16),
     "extra_conv_pool": ({"extra_conv": 16}, False),
     "activation": ({}, "tanh"),

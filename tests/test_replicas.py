@@ -219,22 +219,6 @@ def compare_with_one_device(npz):
 
 
 @pytest.mark.slow
-def test_unit_filters_have_length_one_on_several_devices(npz):
-    on_devices(3, look_at_filters, str(npz))
-
-
-def look_at_filters(npz):
-    recipe = {"model": "convnet", "unit_filters": True, "optimizer": "momentum"}
-    config = Config(dataset=f"npz:{npz}", validation_fraction=0, **recipe)
-    weights = weights_after(config, 4, replicas.choose("mirrored"))
-    kernels = [kernel for kernel in weights if np.ndim(kernel) == 4]
-    assert len(kernels) == 2
-    for kernel in kernels:
-        lengths = np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0)
-        np.testing.assert_allclose(lengths, 1, rtol=1e-5)
-
-
-@pytest.mark.slow
 def test_batch_normalization_is_of_the_whole_batch(npz):
     on_devices(3, compare_batch_normalization, str(npz))
 
