@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from kcnn import runtime
+from kcnn.batches import steps_per_epoch
 from kcnn.config import Config
 from kcnn.files import write_json
 from kcnn.table import render
@@ -108,12 +109,13 @@ def _measured(split: Any, batch_size: int, given: argparse.Namespace) -> dict[st
 
     stream = batches()
     steps = max(1, min(given.images, 4 * len(split)) // batch_size)
+    images = steps * len(split) / steps_per_epoch(len(split), batch_size)
     take(stream, tf.constant(1 + steps // 4))
     speeds = []
     for _ in range(given.rounds):
         began = time.perf_counter()
         take(stream, tf.constant(steps))
-        speeds.append(steps * batch_size / (time.perf_counter() - began))
+        speeds.append(images / (time.perf_counter() - began))
     stream, waits = batches(), []
     for _ in range(given.fetches):
         time.sleep(given.pause / 1000)

@@ -18,16 +18,22 @@ def nearest_epochs(steps: float, n: int, batch_size: int) -> int:
     return max(1, round(steps / steps_per_epoch(n, batch_size)))
 
 
-def batch_ends(n: int, batch_size: int) -> np.ndarray:
-    """Return where each batch of an epoch ends in the order of its n images.
+def batch_bounds(
+    n: int, batch_size: int, one_size: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each batch of an epoch begins and ends in the order of its n images.
 
-    The last two share what is left for them. A batch of a handful would move weights
-    and batch normalization as much as the others, by little more than chance, and it is
-    after the last batch that a network is tested.
+    They share the images evenly, to within one, each in one batch. A last batch of what
+    is left would move weights and batch normalization as much as the others, by little
+    more than chance, and it is after the last batch that a network is tested.
+
+    Of `one_size`, neighbours have an image in common here and there: fewer than one for
+    each batch, in all.
     """
     steps = steps_per_epoch(n, batch_size)
-    ends = np.minimum(batch_size * np.arange(1, steps + 1), n)
-    if steps > 1:
-        left = n - batch_size * (steps - 2)
-        ends[-2] = n - left // 2
-    return ends
+    if one_size:
+        size = -(-n // steps)
+        begins = np.arange(steps) * (n - size) // max(steps - 1, 1)
+        return begins, begins + size
+    bounds = np.arange(steps + 1) * n // steps
+    return bounds[:-1], bounds[1:]

@@ -85,7 +85,10 @@ def range_test(
     needed = -(-steps // steps_per_epoch(len(train), config.batch_size))
     config = dataclasses.replace(config, epochs=max(config.epochs, needed))
     loop = FreshModel.build(config, spec, train, steps).loop(config, course)
-    batches = iter(training_batches(train, config, spec.num_classes))
+    stream = training_batches(
+        train, config, spec.num_classes, one_size=loop.jit_compile
+    )
+    batches = iter(stream)
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []

@@ -152,6 +152,7 @@ class Fitting:
                 self.data.spec.num_classes,
                 start_step=start,
                 share=self.loop.replicas.share,
+                one_size=self.loop.jit_compile,
             )
         )
         for epoch in range(start // self.steps, self.config.epochs):

@@ -21,7 +21,7 @@ from kcnn import runtime
 from kcnn.confidence import Rule
 from kcnn.export import answers, folder_aside, move_to_next_version
 from kcnn.inference import Outputs
-from kcnn.layers import BatchNormalization, Dropout
+from kcnn.layers import BatchNormalization, Conv2D, Dropout
 from kcnn.preprocessing import Standardization, Whitening
 from kcnn.spec import ImageSpec
 from kcnn.views import MeanOfViews, Views, mean_of, views_of
@@ -122,9 +122,10 @@ def stock_model(model: keras.Model) -> keras.Model:
             whole, each = keras.layers.SpatialDropout2D, keras.layers.Dropout
             kind = whole if layer.whole_channels else each
             return kind(layer.rate, name=layer.name, dtype=layer.dtype_policy)
-        if isinstance(layer, BatchNormalization):
-            return keras.layers.BatchNormalization.from_config(layer.get_config())
-        return layer.__class__.from_config(layer.get_config())
+        kind = type(layer)
+        if isinstance(layer, BatchNormalization | Conv2D):
+            kind = getattr(keras.layers, kind.__name__)
+        return kind.from_config(layer.get_config())
 
     views = [layer for layer in model.layers if isinstance(layer, Views)]
     if views:

@@ -40,7 +40,6 @@ class FreshModel:
     replicas: Replicas
     shortened: str | None
     source: Source | None
-    whole_batch: int
 
     @classmethod
     def build(
@@ -95,7 +94,6 @@ class FreshModel:
             replicas,
             shortened,
             source,
-            whole_batch,
         )
 
     def loop(
@@ -114,5 +112,4 @@ class FreshModel:
             self.jit_compile,
             self.towers.parts,
             self.replicas,
-            self.whole_batch,
         )

@@ -14,6 +14,27 @@ import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable("kcnn")
+class Conv2D(keras.layers.Conv2D):
+    """A convolution, by a matrix product where the kernel covers its whole input.
+
+    There, as in LeNet's third one, they are the same, and a product takes a third of
+    the time or less.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        """Convolve (batch, height, width, channels) inputs of any float dtype."""
+        height, width, channels = inputs.shape[1:]
+        covers = self.kernel_size == (height, width) and self.padding == "valid"
+        if not covers or self.data_format != "channels_last" or self.groups != 1:
+            return super().convolution_op(inputs, kernel)
+        size = height * width * channels
+        rows = keras.ops.reshape(inputs, (-1, size))
+        columns = keras.ops.reshape(kernel, (size, self.filters))
+        products = keras.ops.matmul(rows, columns)
+        return keras.ops.reshape(products, (-1, 1, 1, self.filters))
+
+
+@keras.saving.register_keras_serializable("kcnn")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization over the last axis, in training by TensorFlow's fused op.
 

@@ -40,12 +40,10 @@ class TrainingLoop:
         model: ends in logits.
         optimizer: a Keras optimizer, not built yet.
         config: uses label_smoothing and ema_momentum.
-        jit_compile: compile a step with XLA.
+        jit_compile: compile a step with XLA. It does so for every size of batch that
+            it meets, for half a minute on a GPU: give it batches of one size.
         parts: how many a batch is computed in, see kcnn.towers.
         replicas: the copies of the model and of the optimizer's variables.
-        whole_batch: images of the batches that XLA compiles for; an epoch's last one is
-            often smaller, and would have it compile once more, for half a minute on a
-            GPU. None: of all.
     """
 
     def __init__(
@@ -56,7 +54,6 @@ class TrainingLoop:
         jit_compile: bool,
         parts: int = 1,
         replicas: Replicas | None = None,
-        whole_batch: int | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -74,8 +71,7 @@ class TrainingLoop:
         self._sums = tf.Variable(tf.zeros(3, tf.float64))  # loss, correct, images
         self._bad_step = tf.Variable(-1, dtype=tf.int64)
         self._bad_loss = tf.Variable(0.0)
-        self._jit_compile = jit_compile
-        self._whole_batch = whole_batch if jit_compile else None
+        self.jit_compile = jit_compile
         self._parts = parts
         towers.share_batch_norm(model, parts)
         self._predict = towers.predictor(model, parts)
@@ -86,9 +82,8 @@ class TrainingLoop:
         # AutoGraph has nothing to translate in a step, and takes a third of a second
         # to find that out.
         self._step = tf.function(
-            self._train_step, jit_compile=self._jit_compile, autograph=False
+            self._train_step, jit_compile=self.jit_compile, autograph=False
         )
-        self._smaller_step = tf.function(self._train_step, autograph=False)
         self._run = tf.function(self._run_steps)
 
     @property
@@ -102,17 +97,7 @@ class TrainingLoop:
 
     def _run_steps(self, batches, steps):
         for _ in tf.range(steps):
-            self._take_step(next(batches))
-
-    def _take_step(self, batch):
-        if self._whole_batch is None:
-            self._step(*batch)
-            return
-        tf.cond(
-            tf.shape(batch[0])[0] == self._whole_batch,
-            lambda: self._step(*batch),
-            lambda: self._smaller_step(*batch),
-        )
+            self._step(*next(batches))
 
     def _train_step(self, *batch):
         step = self._steps_done.read_value()

@@ -16,7 +16,7 @@ from keras import layers as k
 
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
-from kcnn.layers import BatchNormalization, Dropout, largest_shift
+from kcnn.layers import BatchNormalization, Conv2D, Dropout, largest_shift
 from kcnn.preprocessing import preprocessing_layers
 from kcnn.spec import ImageSpec
 from kcnn.views import MeanOfViews, Views
@@ -321,7 +321,7 @@ def _new_initializer(name: str, fan_in: int) -> keras.initializers.Initializer:
 
 
 def _conv(config: Config, filters: int, name: str, strides: int = 1):
-    return k.Conv2D(
+    return Conv2D(
         filters,
         config.kernel_size,
         strides=strides,
@@ -331,7 +331,7 @@ def _conv(config: Config, filters: int, name: str, strides: int = 1):
 
 
 def _same_conv(config: Config, filters: int, number: str):
-    return k.Conv2D(
+    return Conv2D(
         filters,
         config.kernel_size,
         padding="same",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kcnn.batches import batch_ends, steps_per_epoch
+from kcnn.batches import batch_bounds, steps_per_epoch
 from kcnn.config import Config
 from kcnn.errors import Fault
 from kcnn.images import reason
@@ -30,6 +30,7 @@ def training_batches(
     *,
     start_step: int = 0,
     share: Share | None = None,
+    one_size: bool = False,
 ) -> tf.data.Dataset:
     """Return one stream of batches over all epochs, the whole split shuffled in each.
 
@@ -39,6 +40,8 @@ def training_batches(
         num_classes: length of the one-hot labels.
         start_step: leave out this many batches; the others stay what they were.
         share: what to read of each batch; None: all.
+        one_size: all batches have as many images, what XLA compiles for; see
+            `batches.batch_bounds`.
 
     Returns:
         Batches of images (batch, height, width, channels) uint8 and labels (batch,
@@ -50,7 +53,7 @@ def training_batches(
     count = tf.data.experimental.assert_cardinality(steps * config.epochs - start_step)
     positions = (
         tf.data.Dataset.range(first_epoch, config.epochs)
-        .flat_map(lambda epoch: _epoch(len(split), config, epoch))
+        .flat_map(lambda epoch: _epoch(len(split), config, epoch, one_size))
         .skip(start_step - first_epoch * steps)
         .apply(count)
     )
@@ -81,7 +84,7 @@ def training_batches(
     return _read_ahead(positions, read)
 
 
-def _epoch(n: int, config: Config, epoch: tf.Tensor) -> tf.data.Dataset:
+def _epoch(n: int, config: Config, epoch: tf.Tensor, one_size: bool) -> tf.data.Dataset:
     """Return one epoch's batches: the epoch, and positions (batch,) int64."""
     # Philox by name: TensorFlow keeps its numbers the same on every device.
     keys = tf.random.stateless_uniform(
@@ -93,8 +96,8 @@ def _epoch(n: int, config: Config, epoch: tf.Tensor) -> tf.data.Dataset:
         alg="philox",
     )
     order = tf.cast(tf.argsort(keys, stable=True), tf.int64)
-    ends = batch_ends(n, config.batch_size)
-    batches = tf.data.Dataset.from_tensor_slices((np.append(0, ends[:-1]), ends))
+    bounds = batch_bounds(n, config.batch_size, one_size)
+    batches = tf.data.Dataset.from_tensor_slices(bounds)
     return batches.map(lambda begin, end: (epoch, order[begin:end]))
 
 

@@ -22,6 +22,7 @@ EXPLODING = {
     "schedule": "constant",
     "batch_size": 16,
     "epochs": 5,
+    "precision": "float32",
 }
 ROLLBACK = EXPLODING | {"on_divergence": "rollback", "checkpoint_every": 0.0}
 

@@ -22,7 +22,6 @@ from kcnn.models import build_model
 from kcnn.optimization import build_optimizer, build_schedule
 from kcnn.progress import Progress
 from kcnn.run import Run
-from kcnn.spec import ImageSpec
 
 
 def fitting_of(npz, model_dir, on_epoch=None, **settings):
@@ -35,7 +34,7 @@ def fitting_of(npz, model_dir, on_epoch=None, **settings):
         config, steps_per_epoch(len(data.train), config.batch_size)
     )
     optimizer = build_optimizer(config, schedule, "float32")
-    loop = TrainingLoop(model, optimizer, config, jit_compile=False)
+    loop = TrainingLoop(model, optimizer, config, config.jit_compile == "on")
     run = Run(model_dir)
     return Fitting(config, data, loop, schedule, run, Progress(None), on_epoch)
 
@@ -165,42 +164,24 @@ def test_the_time_left_goes_by_the_epochs_mean_and_not_by_its_last_call(npz, tmp
     assert fitting._seconds_left(12) == pytest.approx(6 * 12 / 6)
 
 
-def test_xla_compiles_for_whole_batches_only():
-    """A smaller last batch would have it compile a second time."""
-    config = Config(model="mlp", dense_units=(3,), optimizer="sgd")
-    spec = ImageSpec(2, 2, 1, ("a", "b"))
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (10, 2, 2, 1), np.uint8)
-    labels = np.eye(2, dtype=np.float32)[rng.integers(0, 2, 10)]
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+@pytest.mark.parametrize(("jit", "sizes"), [("on", {6}), ("off", {5, 6})])
+def test_xla_is_given_batches_of_one_size(npz, tmp_path, jit, sizes):
+    """It would compile for another one again."""
+    fitting = fitting_of(
+        npz, tmp_path, model="mlp", dense_units=(3,), batch_size=6, jit_compile=jit
+    )
+    assert len(fitting.data.train) % 6
+    seen = tf.Variable(tf.zeros(7, tf.int32))  # by the size of the batch
+    step = fitting.loop._step
 
-    def trained(jit_compile):
-        keras.utils.set_random_seed(0)
-        optimizer = build_optimizer(config, build_schedule(config, 3), "float32")
-        loop = TrainingLoop(
-            build_model(config, spec),
-            optimizer,
-            config,
-            jit_compile=jit_compile,
-            whole_batch=4,
-        )
-        compiled = tf.Variable(tf.zeros(5, tf.int32))  # by the size of the batch
-        step = loop._step
+    def counted(*batch):
+        seen.scatter_nd_add([[tf.shape(batch[0])[0]]], [1])
+        step(*batch)
 
-        def counted(*batch):
-            compiled.scatter_nd_add([[tf.shape(batch[0])[0]]], [1])
-            step(*batch)
-
-        loop._step = counted
-        loop.run(iter(batches), 3)
-        return loop, list(compiled.numpy())
-
-    plain, _ = trained(jit_compile=False)
-    loop, compiled = trained(jit_compile=True)
-    assert compiled == [0, 0, 0, 0, 2]
-    assert loop.steps_done == 3
-    for a, b in zip(loop.weights(), plain.weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    fitting.loop._step = counted
+    fitting.fit()
+    assert set(np.flatnonzero(seen.numpy())) == sizes
+    assert seen.numpy().sum() == fitting.config.epochs * fitting.steps
 
 
 def test_when_the_first_step_began_is_known(npz, tmp_path):

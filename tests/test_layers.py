@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kcnn.config import Config
-from kcnn.layers import BatchNormalization, Dropout
+from kcnn.layers import BatchNormalization, Conv2D, Dropout
 from kcnn.models import build_model
 from kcnn.spec import ImageSpec
 
@@ -34,6 +34,46 @@ def test_batch_normalization_is_that_of_keras(shape):
     keras_own = after_a_step(keras.layers.BatchNormalization(momentum=0.9), x, upstream)
     for found, expected in zip(ours, keras_own, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "settings"),
+    [
+        ((4, 5, 5, 3), 5, {}),  # LeNet's third: the kernel covers all
+        ((4, 5, 5, 3), 5, {"activation": "tanh", "use_bias": False}),
+        ((4, 2, 3, 3), (2, 3), {"strides": 2}),
+        ((4, 5, 5, 3), 5, {"padding": "same"}),
+        ((4, 6, 5, 3), 5, {}),
+        ((4, 5, 5, 4), 5, {"groups": 2}),
+    ],
+)
+def test_a_convolution_is_that_of_keras(shape, kernel, settings):
+    random = np.random.default_rng(0)
+    x = tf.constant(random.normal(size=shape), tf.float32)
+    weights, found = None, []
+    for kind in (keras.layers.Conv2D, Conv2D):
+        layer = kind(6, kernel, **settings)
+        layer.build(shape)
+        weights = weights or [random.normal(size=w.shape) for w in layer.weights]
+        layer.set_weights(weights)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            value = tf.reduce_sum(y**2)
+        gradients = tape.gradient(value, [x, *layer.trainable_variables])
+        assert layer.compute_output_shape(shape) == y.shape
+        found.append([y, *gradients])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_lenets_third_convolution_is_a_matrix_product():
+    config = Config(model="lenet", filters=(6, 16, 120), kernel_size=5)
+    model = build_model(config, ImageSpec(28, 28, 1, tuple("0123456789")))
+    graph = tf.function(model).get_concrete_function(tf.zeros((2, 28, 28, 1), tf.uint8))
+    kinds = [op.type for op in graph.graph.get_operations()]
+    assert kinds.count("Conv2D") == 2
+    assert kinds.count("MatMul") == 1 + len(config.dense_units) + 1
 
 
 def test_batch_normalization_keeps_the_biased_variance():

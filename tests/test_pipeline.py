@@ -52,12 +52,19 @@ def test_images_at(split):
 
 def test_training_reads_every_image_once_an_epoch(split):
     found = batches(split, config())
-    assert [len(labels) for _, labels in found] == [5, 5, 5, 4, 4] * 3
+    assert [len(labels) for _, labels in found] == [4, 5, 4, 5, 5] * 3
     epochs = [order(found[i : i + 5]) for i in (0, 5, 10)]
     for epoch in epochs:
         assert sorted(epoch) == sorted(INDICES)
     for first, second in itertools.combinations(epochs, 2):
         assert first != second
+
+
+def test_batches_of_one_size_show_every_image(split):
+    found = batches(split, config(), one_size=True)
+    assert [len(labels) for _, labels in found] == [5] * 15
+    for i in (0, 5, 10):
+        assert set(order(found[i : i + 5])) == set(INDICES)
 
 
 def test_training_shuffles_the_whole_split(split):
@@ -76,7 +83,7 @@ def test_labels_belong_to_the_images(split):
 
 def test_labels_have_a_place_for_an_extra_class(split):
     stream = pipeline.training_batches(split, config(), 4)
-    assert next(iter(stream))[1].shape == (5, 4)
+    assert next(iter(stream))[1].shape == (4, 4)
 
 
 def test_order_depends_on_the_seed_alone(split):

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kcnn import models, optimization, runtime
+from kcnn import models, optimization
 from kcnn.batches import steps_per_epoch
 from kcnn.config import KNOBS, Config
 from kcnn.datasets import TrainingData, load_training
@@ -185,9 +185,7 @@ class Workbench:
         parts = [bool(getattr(config, name)) for name in _FREE_ABOVE_ZERO]
         momentum = models.effective_momentum(config, total_steps)
         shape = self.data(config).spec
-        # XLA compiles for batches of one size, and leaves others to TensorFlow.
-        size = config.batch_size if runtime.wants_xla(config) else None
-        return _key(config, sorted(names)) + repr((parts, momentum, shape, size))
+        return _key(config, sorted(names)) + repr((parts, momentum, shape))
 
     def _build(
         self, config: Config, data: TrainingData, schedule: Schedule
