@@ -21,7 +21,7 @@ from kcnn import runtime
 from kcnn.confidence import Rule
 from kcnn.export import answers, folder_aside, move_to_next_version
 from kcnn.inference import Outputs
-from kcnn.layers import BatchNormalization, Conv2D, Dropout
+from kcnn.layers import Activation, BatchNormalization, Conv2D, Dropout
 from kcnn.preprocessing import Standardization, Whitening
 from kcnn.spec import ImageSpec
 from kcnn.views import MeanOfViews, Views, mean_of, views_of
@@ -123,7 +123,7 @@ def stock_model(model: keras.Model) -> keras.Model:
             kind = whole if layer.whole_channels else each
             return kind(layer.rate, name=layer.name, dtype=layer.dtype_policy)
         kind = type(layer)
-        if isinstance(layer, BatchNormalization | Conv2D):
+        if isinstance(layer, Activation | BatchNormalization | Conv2D):
             kind = getattr(keras.layers, kind.__name__)
         return kind.from_config(layer.get_config())
 

@@ -6,7 +6,9 @@ convnet's step and its dropout a quarter of the tutorial CNN's.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -32,6 +34,50 @@ class Conv2D(keras.layers.Conv2D):
         columns = keras.ops.reshape(kernel, (size, self.filters))
         products = keras.ops.matmul(rows, columns)
         return keras.ops.reshape(products, (-1, 1, 1, self.filters))
+
+
+# Of TensorFlow's operations each is a dozen passes over the map, forward and backward.
+SMOOTH = ("gelu", "silu")
+
+
+@keras.saving.register_keras_serializable("kcnn")
+class Activation(keras.layers.Activation):
+    """An activation; XLA computes a smooth one in training, in one pass either way.
+
+    What is exported, and predicts, has TensorFlow's operations alone.
+    """
+
+    def call(self, inputs, training=False):
+        """Apply it to inputs of any shape and float dtype."""
+        name = keras.activations.serialize(self.activation)
+        if training and name in SMOOTH:
+            return _one_pass(name)(tf.convert_to_tensor(inputs))
+        return super().call(inputs)
+
+
+@functools.cache
+def _one_pass(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return an activation that XLA compiles by itself, computed in float32."""
+    activation = keras.activations.get(name)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def forward(x):
+        return tf.cast(activation(tf.cast(x, tf.float32)), x.dtype)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def backward(x, upstream):
+        wide = tf.cast(x, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(wide)
+            y = activation(wide)
+        gradient = tape.gradient(y, wide, tf.cast(upstream, tf.float32))
+        return tf.cast(gradient, x.dtype)
+
+    @tf.custom_gradient
+    def apply(x):
+        return forward(x), lambda upstream: backward(x, upstream)
+
+    return apply
 
 
 @keras.saving.register_keras_serializable("kcnn")

@@ -16,7 +16,14 @@ from keras import layers as k
 
 from kcnn.config import KNOBS, Config
 from kcnn.errors import UsageError
-from kcnn.layers import BatchNormalization, Conv2D, Dropout, largest_shift
+from kcnn.layers import (
+    SMOOTH,
+    Activation,
+    BatchNormalization,
+    Conv2D,
+    Dropout,
+    largest_shift,
+)
 from kcnn.preprocessing import preprocessing_layers
 from kcnn.spec import ImageSpec
 from kcnn.views import MeanOfViews, Views
@@ -144,7 +151,7 @@ def effective_momentum(config: Config, steps: int) -> float | None:
 def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model:
     """Build the Keras tutorial CNN, with its published variants as knobs."""
     filters_1, filters_2 = config.filters
-    layers = [*preprocessing, _conv(config, filters_1, "conv_1")]
+    layers = [*preprocessing, *_conv(config, filters_1, "conv_1")]
     if config.batch_norm >= 1:
         layers += [_batch_norm(config, "batch_norm_1")]
     pool_1, pool_2 = (k.MaxPooling2D(2, name=f"pool_{i}") for i in (1, 2))
@@ -152,7 +159,7 @@ def tutorial(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mo
     if config.extra_conv and config.extra_conv_pool:
         layers += _conv_pool(config, config.extra_conv, "conv_3", pool_2)
     elif config.extra_conv:
-        layers += [_conv(config, config.extra_conv, "conv_3")]
+        layers += _conv(config, config.extra_conv, "conv_3")
     layers += _conv_dropout(config)
     layers += [k.Flatten(name="flatten"), *_dense(config)]
     if config.batch_norm == 2:
@@ -188,7 +195,7 @@ def _convnet_conv(
 ):
     conv = _same_conv(config, filters, number)
     norm = [_batch_norm(config, f"batch_norm_{number}")] if config.batch_norm else []
-    activation = k.Activation(config.activation, name=f"activation_{number}")
+    activation = Activation(config.activation, name=f"activation_{number}")
     after = _activate_and_pool(activation, pool) if pool else [activation]
     return _apply(x, conv, *norm, *after)
 
@@ -202,7 +209,7 @@ def lenet(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Model
             between = [_batch_norm(config, "batch_norm_1")]
         pool = k.MaxPooling2D(2, name=f"pool_{i}")
         layers += _conv_pool(config, filters, f"conv_{i}", pool, between=between)
-    layers += [_conv(config, config.filters[2], "conv_3")]
+    layers += _conv(config, config.filters[2], "conv_3")
     layers += [k.Flatten(name="flatten"), *_dense(config)]
     layers += _dropout(config.dropout, "dropout")
     return _sequential("lenet", spec, [*layers, _head(spec)])
@@ -248,7 +255,7 @@ def airbench(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mo
     """
     layers = [*preprocessing]
     if config.whiten:
-        layers += [k.Activation(config.activation, name="activation_0")]
+        layers += [Activation(config.activation, name="activation_0")]
     for i, filters in enumerate(config.filters, start=1):
         for j in range(1, config.convs_per_block + 1):
             number = f"{i}_{j}" if j > 1 else str(i)
@@ -257,7 +264,7 @@ def airbench(config: Config, spec: ImageSpec, preprocessing: Layers) -> keras.Mo
                 layers += [k.MaxPooling2D(2, name=f"pool_{i}")]
             if config.batch_norm:
                 layers += [_batch_norm(config, f"batch_norm_{number}", scale=False)]
-            layers += [k.Activation(config.activation, name=f"activation_{number}")]
+            layers += [Activation(config.activation, name=f"activation_{number}")]
     head = k.Dense(spec.num_classes, use_bias=False, dtype="float32", name=HEAD)
     ninth = k.Rescaling(1 / 9, dtype="float32", name="scale")
     layers += [k.GlobalMaxPooling2D(name="pool"), head, ninth]
@@ -320,14 +327,24 @@ def _new_initializer(name: str, fan_in: int) -> keras.initializers.Initializer:
     return keras.initializers.RandomUniform(-bound, bound)
 
 
-def _conv(config: Config, filters: int, name: str, strides: int = 1):
-    return Conv2D(
+def _conv(config: Config, filters: int, name: str, strides: int = 1) -> Layers:
+    """Return a convolution with its activation, a smooth one as a layer of its own."""
+    conv = Conv2D(
         filters,
         config.kernel_size,
         strides=strides,
         activation=config.activation,
         name=name,
     )
+    return _apart(conv) if config.activation in SMOOTH else [conv]
+
+
+def _apart(conv: Conv2D) -> Layers:
+    """Return a convolution without its activation, and that."""
+    name = conv.name.replace("conv", "activation")
+    activation = Activation(conv.activation, name=name)
+    conv.activation = keras.activations.linear
+    return [conv, activation]
 
 
 def _same_conv(config: Config, filters: int, number: str):
@@ -349,17 +366,14 @@ def _conv_pool(
     between: Sequence[keras.layers.Layer] = (),
 ) -> Layers:
     """Return convolution, activation, what comes between, and pooling."""
-    conv = _conv(config, filters, name, strides)
+    layers = _conv(config, filters, name, strides)
     if between or config.activation not in _MONOTONE:
-        return [conv, *between, pool]
-    conv.activation = keras.activations.linear
-    activation = k.Activation(
-        config.activation, name=name.replace("conv", "activation")
-    )
+        return [*layers, *between, pool]
+    conv, activation = _apart(*layers)
     return [conv, *_activate_and_pool(activation, pool)]
 
 
-def _activate_and_pool(activation: k.Activation, pool: keras.layers.Layer) -> Layers:
+def _activate_and_pool(activation: Activation, pool: keras.layers.Layer) -> Layers:
     """Return an activation and max pooling, the pooling first where it may be.
 
     The largest of a rising function's values is its value of the largest: what comes

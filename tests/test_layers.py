@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kcnn.config import Config
-from kcnn.layers import BatchNormalization, Conv2D, Dropout
+from kcnn.layers import Activation, BatchNormalization, Conv2D, Dropout
 from kcnn.models import build_model
 from kcnn.spec import ImageSpec
 
@@ -74,6 +74,49 @@ def test_lenets_third_convolution_is_a_matrix_product():
     kinds = [op.type for op in graph.graph.get_operations()]
     assert kinds.count("Conv2D") == 2
     assert kinds.count("MatMul") == 1 + len(config.dense_units) + 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["gelu", "silu", "relu"])
+def test_an_activation_is_that_of_keras(name, dtype):
+    """In bfloat16 to a rounding: Keras rounds after each of a dozen operations."""
+    random = np.random.default_rng(0)
+    x, upstream = tf.cast(random.normal(size=(2, 4, 3, 3, 2)) * 3, dtype)
+    expected, found = [], []
+    for one, kind, inputs in (
+        (
+            expected,
+            keras.layers.Activation(name, dtype="float32"),
+            tf.cast(x, "float32"),
+        ),
+        (found, Activation(name, dtype=dtype), x),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = kind(inputs, **({"training": True} if one is found else {}))
+        assert y.dtype == inputs.dtype
+        one += [y, tape.gradient(y, inputs, tf.cast(upstream, y.dtype))]
+    tolerance = 1e-6 if dtype == "float32" else 2**-7
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(tf.cast(a, "float32"), b, tolerance, tolerance)
+
+
+@pytest.mark.parametrize("model", ["tutorial", "convnet", "lenet", "airbench"])
+def test_smooth_activations_are_compiled_in_training_alone(model):
+    spec = ImageSpec(28, 28, 1, tuple("0123456789"))
+    network = build_model(Config(model=model, activation="gelu"), spec)
+    images = tf.zeros((2, 28, 28, 1), tf.uint8)
+
+    def compiled(training):
+        call = tf.function(lambda x: network(x, training=training))
+        graph = call.get_concrete_function(images).graph
+        return [
+            f
+            for f in graph.as_graph_def().library.function
+            if "_XlaMustCompile" in f.attr
+        ]
+
+    assert compiled(True) and not compiled(False)
 
 
 def test_batch_normalization_keeps_the_biased_variance():
