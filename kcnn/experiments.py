@@ -738,7 +738,7 @@ RECIPES: dict[str, Experiment] = {
     ),
     "cifar-94": Experiment(
         "recipes",
-        "the CIFAR-10 speed record's network for half an hour; its 94% are not reached",
+        "the CIFAR-10 speed record's network for half an hour; not quite 94%",
         PHOTOS_HALF_HOUR,
         Reported(),
     ),
