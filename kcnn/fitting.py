@@ -330,7 +330,7 @@ class Fitting:
         """Return how long the steps that are left take at this epoch's mean pace.
 
         The run's first call, in which TensorFlow builds graphs, is left out of it. One
-        call alone tells little: the last of an epoch can be one small batch.
+        call alone tells little: the last of an epoch can be a single batch.
         """
         seconds, steps = self.history.epoch_seconds, (done - 1) % self.steps + 1
         if done <= self.steps:

@@ -184,6 +184,17 @@ def test_xla_is_given_batches_of_one_size(npz, tmp_path, jit, sizes):
     assert seen.numpy().sum() == fitting.config.epochs * fitting.steps
 
 
+def test_xla_trains_the_same(npz, tmp_path):
+    found = []
+    for jit in ("on", "off"):
+        settings = {"dropout": 0.0, "batch_size": 128, "epochs": 3}  # a batch an epoch
+        fitting = fitting_of(npz, tmp_path / jit, **settings, jit_compile=jit)
+        assert fitting.steps == 1
+        found.append(fitting.fit())
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_when_the_first_step_began_is_known(npz, tmp_path):
     before = time.perf_counter()
     fitting = fitting_of(npz, tmp_path / "run", epochs=2)
