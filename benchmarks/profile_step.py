@@ -1,7 +1,7 @@
 """Which operations a training step spends its time on, in kcnn or a stock script.
 
 Usage: python benchmarks/profile_step.py [--stock] [--rows=15] [--output=FILE]
-    [--KNOB=VALUE ...]
+    [--without=LAYER] [--KNOB=VALUE ...]
 
 Trains on random images of 28x28 grey pixels, or as --image_size and --color_mode say,
 and adds up what TensorFlow's profiler saw: milliseconds a step by group and by
@@ -11,6 +11,9 @@ takes. The time of a step is taken before, without the profiler.
 Knobs are those of kcnn train; --optimizer is Adadelta with a rate of 1 if nothing is
 said. --stock takes --model alone of them: the same network as a stock Keras script has
 it, in float32, with Keras's own compiled step.
+
+--without=Conv2D tells what kcnn's layers of this kind gain, and profiles nothing: two
+models, one of them with Keras's own layer in their place, are trained in turns.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from absl import flags
@@ -41,12 +45,17 @@ from kcnn.knobs import Knob
 from kcnn.spec import ImageSpec, wanted_shape
 from kcnn.table import render
 
+# Those of kcnn.layers that are made like Keras's own.
+LAYERS = ("Activation", "BatchNormalization", "Conv2D")
+
 OWN = {
     "stock": Knob("benchmark", False, "", kind=bool),
     "output": Knob("benchmark", "", ""),
     "rows": Knob("benchmark", 15, "", low=0, high=1000, kind=int),
+    "without": Knob("benchmark", "", "", choices=LAYERS),
 }
 WARM_UP, STEPS, ROUNDS = 10, 20, 5
+TURNS, TURN_SECONDS = 24, 0.5
 RECIPE = {"optimizer": "adadelta", "learning_rate": 1.0, "schedule": "constant"}
 
 RIGHT = ("ms a step", "part", "times")
@@ -71,7 +80,7 @@ _OUTSIDE = re.compile(r"^(while/(body/_\d+/)?|StatefulPartitionedCall/)+")
 _NTH = re.compile(r"_\d+$")  # call of a layer, which TensorFlow counts
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Step:
     """A training step: `run` takes so many, and waits for the last."""
 
@@ -93,6 +102,9 @@ def main(argv: list[str]) -> None:
     if parse(values, argv):
         raise SystemExit("flags are given as --name=value")
     given = knobs_given(values)
+    if values.without:
+        print("\n".join(_gain(given, values.without)))
+        return
     prepare = _of_stock if values.stock else _of_kcnn
     with tempfile.TemporaryDirectory() as folder:
         roofs = [measure.roof(pathlib.Path(folder))]
@@ -144,6 +156,37 @@ def _of_kcnn(given: dict[str, Any]) -> Step:
     batch = "whole batches" if parts == 1 else f"batches in {parts} parts"
     about = f"{config.optimizer}, {policy}, {batch}" + (", XLA" if jit else "")
     return Step("kcnn", about, model, optimizer, config.batch_size, parts, run)
+
+
+def _gain(given: dict[str, Any], kind: str) -> list[str]:
+    """Return lines on steps with and without kcnn's layers, taken in turns."""
+    ours = _of_kcnn(given)
+    import keras
+
+    from kcnn import models
+
+    with mock.patch.object(models, kind, getattr(keras.layers, kind)):
+        keras_own = _of_kcnn(given)
+    both = (ours, keras_own)
+    took: dict[Step, list[float]] = {step: [] for step in both}
+    steps = max(1, round(TURN_SECONDS / max(map(_seconds, both))))
+    for turn in range(TURNS):
+        for step in both[:: -1 if turn % 2 else 1]:
+            began = time.perf_counter()
+            step.run(steps)
+            took[step].append((time.perf_counter() - began) / steps)
+    ratios = [a / b for a, b in zip(took[ours], took[keras_own], strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return [
+        _where_it_ran(),
+        f"{ours.model.name}: {ours.about}; {ours.batch_size} images a step",
+        *(
+            f"{1000 * statistics.median(took[step]):.2f} ms a step with {whose} {kind}"
+            for step, whose in zip(both, ("kcnn's", "Keras's"), strict=True)
+        ),
+        f"{median:.2f} of the time: median of {TURNS} turns of {steps} steps, half of "
+        f"them {low:.2f} to {high:.2f}",
+    ]
 
 
 def _of_stock(given: dict[str, Any]) -> Step:
@@ -233,11 +276,9 @@ def _figures(
 
 
 def _lines(step: Step, figures: dict[str, Any]) -> list[str]:
-    hardware, versions = figures["hardware"], figures["versions"]
     shape = "x".join(map(str, figures["image_shape"]))
     return [
-        f"{hardware['processor']}, {hardware['cores']} cores; "
-        f"TensorFlow {versions['tensorflow']}, Keras {versions['keras']}",
+        _where_it_ran(),
         f"{figures['model']}, {step.side}: {step.about}; "
         f"{figures['batch_size']} images of {shape} a step",
         f"{1000 * figures['seconds']:.2f} ms a step, "
@@ -248,6 +289,16 @@ def _lines(step: Step, figures: dict[str, Any]) -> list[str]:
         f"{figures['roof_part']:.0%} of the roof of {figures['roof'] / 1e9:,.0f} "
         f"({figures['roof_dtype']} matrix product)",
     ]
+
+
+def _where_it_ran() -> str:
+    from kcnn import runtime
+
+    hardware, versions = runtime.hardware(), runtime.versions()
+    return (
+        f"{hardware['processor']}, {hardware['cores']} cores; "
+        f"TensorFlow {versions['tensorflow']}, Keras {versions['keras']}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -331,7 +331,7 @@ PHOTOS_HALF_HOUR = PHOTOS | {
     "filters": (64, 256, 256),
     "activation": "gelu",
     "learning_rate": 0.05,
-    "epochs": 15,
+    "epochs": 19,
     "test_views": "mirror_shift",
 }
 

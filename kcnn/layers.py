@@ -7,6 +7,7 @@ convnet's step and its dropout a quarter of the tutorial CNN's.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
@@ -14,26 +15,114 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kcnn.runtime import has_gpu
+
+# On a small map oneDNN adds to all of a kernel's gradient for each image, and waits for
+# memory. Products of all images are as fast or faster with so few pixels and so many
+# channels (measured with and without AMX): docs/speed.md.
+_FEW_PIXELS = {"bfloat16": 64, "float32": 9}
+_MANY_CHANNELS = 64
+
 
 @keras.saving.register_keras_serializable("kcnn")
 class Conv2D(keras.layers.Conv2D):
-    """A convolution, by a matrix product where the kernel covers its whole input.
+    """A convolution, by matrix products where those are the faster way to it.
 
-    There, as in LeNet's third one, they are the same, and a product takes a third of
-    the time or less.
+    One is, where the kernel covers its whole input, as in LeNet's third: it takes a
+    third of the time or less. In training, on small maps of many channels, the kernel's
+    gradient is a product for each of its places.
     """
 
-    def convolution_op(self, inputs, kernel):
+    def call(self, inputs, training=False):
         """Convolve (batch, height, width, channels) inputs of any float dtype."""
-        height, width, channels = inputs.shape[1:]
-        covers = self.kernel_size == (height, width) and self.padding == "valid"
-        if not covers or self.data_format != "channels_last" or self.groups != 1:
+        if not training or self._covers(inputs) or not self._is_small(inputs):
+            return super().call(inputs)
+        outputs = _convolve_small_maps(
+            tf.convert_to_tensor(inputs),
+            tf.convert_to_tensor(self.kernel),
+            self.padding.upper(),
+            self.name,
+        )
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def convolution_op(self, inputs, kernel):
+        """Convolve (batch, height, width, channels) inputs with a kernel."""
+        if not self._covers(inputs):
             return super().convolution_op(inputs, kernel)
-        size = height * width * channels
-        rows = keras.ops.reshape(inputs, (-1, size))
-        columns = keras.ops.reshape(kernel, (size, self.filters))
+        rows = keras.ops.reshape(inputs, (-1, math.prod(inputs.shape[1:])))
+        columns = keras.ops.reshape(kernel, (-1, self.filters))
         products = keras.ops.matmul(rows, columns)
         return keras.ops.reshape(products, (-1, 1, 1, self.filters))
+
+    def _covers(self, inputs):
+        whole = self.kernel_size == tuple(inputs.shape[1:-1])
+        return whole and self.padding == "valid" and self._is_plain()
+
+    def _is_small(self, inputs):
+        _, height, width, filters = self.compute_output_shape(inputs.shape)
+        return (
+            self._is_plain()
+            and height * width <= _FEW_PIXELS.get(self.compute_dtype, 0)
+            and min(inputs.shape[-1], filters) >= _MANY_CHANNELS
+            and not has_gpu()
+        )
+
+    def _is_plain(self):
+        ones = self.strides == self.dilation_rate == (1, 1)
+        return ones and self.groups == 1 and self.data_format == "channels_last"
+
+
+def _convolve_small_maps(inputs, kernel, padding: str, name: str):
+    """Convolve with a gradient of the kernel by matrix products.
+
+    Args:
+        inputs: (batch, height, width, channels) of any float dtype.
+        kernel: (rows, columns, channels, filters) of the same.
+        padding: SAME or VALID.
+        name: of the layer, for a profile.
+    """
+
+    @tf.custom_gradient
+    def convolve(x, kernel):
+        def gradients(upstream):
+            with tf.name_scope(f"gradient_tape/{name}_1/"):  # as TensorFlow's own
+                of_x = tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=tf.shape(x),
+                    filter=kernel,
+                    out_backprop=upstream,
+                    strides=[1] * 4,
+                    padding=padding,
+                )
+                return of_x, _kernel_gradient(x, upstream, kernel.shape)
+
+        return tf.nn.conv2d(x, kernel, 1, padding), gradients
+
+    return convolve(inputs, kernel)
+
+
+def _kernel_gradient(x, upstream, shape):
+    """Return the gradient of a kernel of `shape`, from (batch, ...) maps.
+
+    A place of the kernel has met some pixels of the input, each with the output's that
+    it went to. Their product, over images and pixels, is that place's gradient.
+    """
+    rows, columns, channels, filters = shape
+    gradients = []
+    for place in itertools.product(range(rows), range(columns)):
+        met, went_to = [slice(None)], [slice(None)]
+        for axis, (at, size) in enumerate(zip(place, shape[:2], strict=True), start=1):
+            outputs, length = upstream.shape[axis], x.shape[axis]
+            shift = at - (outputs + size - 1 - length) // 2
+            first = max(0, -shift)
+            last = max(first, min(outputs, length - shift))
+            met.append(slice(first + shift, last + shift))
+            went_to.append(slice(first, last))
+        pixels = tf.reshape(x[tuple(met)], (-1, channels))
+        outputs = tf.reshape(upstream[tuple(went_to)], (-1, filters))
+        gradients.append(tf.matmul(pixels, outputs, transpose_a=True))
+    return tf.reshape(tf.stack(gradients), shape)
 
 
 # Of TensorFlow's operations each is a dozen passes over the map, forward and backward.
@@ -52,7 +141,17 @@ class Activation(keras.layers.Activation):
         name = keras.activations.serialize(self.activation)
         if training and name in SMOOTH:
             return _one_pass(name)(tf.convert_to_tensor(inputs))
-        return super().call(inputs)
+        return _gelu(inputs) if name == "gelu" else super().call(inputs)
+
+
+def _gelu(x):
+    """Compute GELU in float32, and round once.
+
+    Of Keras's operations each casts bfloat16 to float32 and back: four times as long.
+    """
+    wide = keras.ops.cast(x, "float32") * math.sqrt(0.5)
+    y = (wide + wide * keras.ops.erf(wide)) * math.sqrt(0.5)
+    return keras.ops.cast(y, x.dtype)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from kcnn.config import Config
@@ -77,8 +78,71 @@ def test_lenets_third_convolution_is_a_matrix_product():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 3), (1, 2), (4, 1), (5, 7)])
+def test_on_small_maps_the_gradient_of_a_kernel_is_that_of_keras(
+    kernel, padding, dtype
+):
+    random = np.random.default_rng(0)
+    size = (3, 3) if padding == "same" else (kernel[0] + 1, kernel[1] + 2)
+    x = tf.cast(random.normal(size=(5, *size, 64)), dtype)
+    weights, found, kinds = None, [], []
+    for kind in (keras.layers.Conv2D, Conv2D):
+        layer = kind(65, kernel, padding=padding, activation="tanh", dtype=dtype)
+        layer.build(x.shape)
+        weights = weights or [random.normal(size=w.shape) / 20 for w in layer.weights]
+        layer.set_weights(weights)
+
+        @tf.function
+        def step(layer=layer, kind=kind):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, **({"training": True} if kind is Conv2D else {}))
+                value = tf.reduce_sum(tf.cast(y, "float32") ** 2)
+            return [y, *tape.gradient(value, [x, *layer.trainable_variables])]
+
+        graph = step.get_concrete_function().graph
+        kinds.append([op.type for op in graph.get_operations()])
+        found.append(step())
+    assert "Conv2DBackpropFilter" in kinds[0]
+    assert "Conv2DBackpropFilter" not in kinds[1]
+    assert kinds[1].count("MatMul") == kernel[0] * kernel[1]
+    for a, b in zip(*found, strict=True):
+        a, b = np.float32(a), np.float32(b)
+        tolerance = 1e-5 if dtype == "float32" else 2**-6
+        np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * abs(a).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "dtype", "settings"),
+    [
+        ((2, 4, 4, 64), 64, "float32", {"padding": "same"}),
+        ((2, 9, 9, 64), 64, "bfloat16", {"padding": "same"}),
+        ((2, 3, 3, 63), 64, "bfloat16", {"padding": "same"}),
+        ((2, 3, 3, 64), 63, "bfloat16", {"padding": "same"}),
+        ((2, 5, 5, 64), 64, "bfloat16", {"strides": 2}),
+        ((2, 5, 5, 64), 64, "bfloat16", {"dilation_rate": 2}),
+        ((2, 3, 3, 64), 64, "float16", {"padding": "same"}),
+    ],
+)
+def test_on_other_maps_it_is_tensorflows(shape, filters, dtype, settings):
+    layer = Conv2D(filters, 3, dtype=dtype, **settings)
+    layer.build(shape)
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(layer(x, training=True))
+        return tape.gradient(value, layer.trainable_variables)
+
+    graph = gradient.get_concrete_function(tf.TensorSpec(shape, dtype)).graph
+    assert "Conv2DBackpropFilter" in {op.type for op in graph.get_operations()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["gelu", "silu", "relu"])
-def test_an_activation_is_that_of_keras(name, dtype):
+@pytest.mark.parametrize("training", [True, False])
+def test_an_activation_is_that_of_keras(training, name, dtype):
     """In bfloat16 to a rounding: Keras rounds after each of a dozen operations."""
     random = np.random.default_rng(0)
     x, upstream = tf.cast(random.normal(size=(2, 4, 3, 3, 2)) * 3, dtype)
@@ -93,9 +157,10 @@ def test_an_activation_is_that_of_keras(name, dtype):
     ):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            y = kind(inputs, **({"training": True} if one is found else {}))
+            y = kind(inputs, **({"training": training} if one is found else {}))
         assert y.dtype == inputs.dtype
-        one += [y, tape.gradient(y, inputs, tf.cast(upstream, y.dtype))]
+        gradient = tape.gradient(y, inputs, tf.cast(upstream, y.dtype))
+        one += [y, gradient] if training else [y]
     tolerance = 1e-6 if dtype == "float32" else 2**-7
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(tf.cast(a, "float32"), b, tolerance, tolerance)
@@ -117,6 +182,14 @@ def test_smooth_activations_are_compiled_in_training_alone(model):
         ]
 
     assert compiled(True) and not compiled(False)
+
+
+def test_a_gelu_that_predicts_rounds_once_in_bfloat16():
+    """Within half a step of bfloat16, 2**-9, of the value, and not a dozen of them."""
+    x = tf.cast(tf.linspace(-4.0, 6.0, 1001), tf.bfloat16)
+    found = tf.cast(Activation("gelu", dtype="bfloat16")(x), tf.float32)
+    expected = scipy.special.ndtr(np.float64(x)) * np.float64(x)
+    np.testing.assert_allclose(found, expected, rtol=2**-8, atol=1e-6)
 
 
 def test_batch_normalization_keeps_the_biased_variance():

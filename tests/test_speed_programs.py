@@ -123,6 +123,21 @@ def test_a_whole_batch_has_the_operations_of_a_part_and_one_optimizer():
     assert profile_step.launches(some, 2) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", profile_step.LAYERS)
+def test_what_a_layer_gains_is_told(layer, tmp_path):
+    command = [sys.executable, profile_step.__file__, "--model=convnet"]
+    command += [f"--without={layer}", "--batch_size=8", "--filters=8"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, about, ours, keras_own, ratio = done.stdout.splitlines()
+    assert about.startswith("convnet: adadelta") and "8 images a step" in about
+    assert ours.endswith(f"ms a step with kcnn's {layer}")
+    assert keras_own.endswith(f"ms a step with Keras's {layer}")
+    found = float(ours.split()[0]) / float(keras_own.split()[0])
+    assert float(ratio.split()[0]) == pytest.approx(found, rel=0.5)
+
+
 WORK = scaling.Work(
     "some", flop=1e8, operations=100, parameters=1_000_000, batch_norms=2,
     image_bytes=1_000, measured=1_000.0,
