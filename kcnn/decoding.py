@@ -10,6 +10,10 @@ import tensorflow as tf
 
 from kcnn.images import Shape, decode
 
+# For what tf.data maps over a data set: AutoGraph has nothing to translate in our
+# functions, and takes half a second or more of each training to find that out.
+as_it_is = tf.autograph.experimental.do_not_convert
+
 # Images that one round of a loop decodes.
 _IN_A_ROW = 16
 

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from kcnn import images
 from kcnn.config import Config
+from kcnn.decoding import as_it_is
 from kcnn.errors import UsageError
 from kcnn.folders import GREY_MODES
 from kcnn.image_feature import ImageFeature
@@ -262,7 +263,9 @@ def _records(files: Sequence[str]) -> tf.data.Dataset:
             kinds.append("GZIP" if opened.read(2) == b"\x1f\x8b" else "")
     paths = tf.data.Dataset.from_tensor_slices((list(files), kinds))
     return paths.flat_map(
-        lambda file, kind: tf.data.TFRecordDataset(file, compression_type=kind)
+        as_it_is(
+            lambda file, kind: tf.data.TFRecordDataset(file, compression_type=kind)
+        )
     )
 
 
@@ -335,7 +338,9 @@ def _survey(files: Sequence[str], layout: _Layout) -> _Survey:
     bad: dict[int, str] = {}
     start = 0
     batches = _records(files).batch(CHUNK)
-    parsed = batches.map(lambda r: (r, tf.io.parse_example(r, layout.parsers)))
+    parsed = batches.map(
+        as_it_is(lambda r: (r, tf.io.parse_example(r, layout.parsers)))
+    )
     try:
         for records, found in parsed.prefetch(2).as_numpy_iterator():
             for record in records:
@@ -490,7 +495,7 @@ def _decoded(
     read = (
         _records(files)
         .enumerate()
-        .filter(lambda i, record: tf.gather(mask, i))
-        .map(decode, tf.data.AUTOTUNE, deterministic=True)
+        .filter(as_it_is(lambda i, record: tf.gather(mask, i)))
+        .map(as_it_is(decode), tf.data.AUTOTUNE, deterministic=True)
     )
     return decodable(read, shape, good)

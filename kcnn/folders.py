@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from kcnn import images
 from kcnn.config import Config
+from kcnn.decoding import as_it_is
 from kcnn.errors import UsageError, in_one_line
 from kcnn.fingerprint import of_contents, of_file
 from kcnn.images import Shape
@@ -151,7 +152,7 @@ def decoded(
         tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
         .enumerate()
         .map(
-            lambda i, path: (i, decode(tf.io.read_file(path))),
+            as_it_is(lambda i, path: (i, decode(tf.io.read_file(path)))),
             tf.data.AUTOTUNE,
             deterministic=True,
         )

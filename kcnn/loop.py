@@ -84,7 +84,7 @@ class TrainingLoop:
         self._step = tf.function(
             self._train_step, jit_compile=self.jit_compile, autograph=False
         )
-        self._run = tf.function(self._run_steps)
+        self._run = tf.function(self._run_steps, autograph=False)
 
     @property
     def steps_done(self) -> int:
@@ -96,8 +96,11 @@ class TrainingLoop:
         self._run(batches, tf.constant(steps, tf.int32))
 
     def _run_steps(self, batches, steps):
-        for _ in tf.range(steps):
+        def one_more(done):
             self._step(*next(batches))
+            return (done + 1,)
+
+        tf.while_loop(lambda done: done < steps, one_more, (tf.constant(0),))
 
     def _train_step(self, *batch):
         step = self._steps_done.read_value()

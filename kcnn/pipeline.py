@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kcnn.batches import batch_bounds, steps_per_epoch
 from kcnn.config import Config
+from kcnn.decoding import as_it_is
 from kcnn.errors import Fault
 from kcnn.images import reason
 from kcnn.replicas import Share
@@ -53,7 +54,7 @@ def training_batches(
     count = tf.data.experimental.assert_cardinality(steps * config.epochs - start_step)
     positions = (
         tf.data.Dataset.range(first_epoch, config.epochs)
-        .flat_map(lambda epoch: _epoch(len(split), config, epoch, one_size))
+        .flat_map(as_it_is(lambda i: _epoch(len(split), config, i, one_size)))
         .skip(start_step - first_epoch * steps)
         .apply(count)
     )
@@ -98,7 +99,7 @@ def _epoch(n: int, config: Config, epoch: tf.Tensor, one_size: bool) -> tf.data.
     order = tf.cast(tf.argsort(keys, stable=True), tf.int64)
     bounds = batch_bounds(n, config.batch_size, one_size)
     batches = tf.data.Dataset.from_tensor_slices(bounds)
-    return batches.map(lambda begin, end: (epoch, order[begin:end]))
+    return batches.map(as_it_is(lambda begin, end: (epoch, order[begin:end])))
 
 
 def _mirrored_first(n: int, random_seed: int) -> np.ndarray:
@@ -167,5 +168,5 @@ def _read_ahead(keys: tf.data.Dataset, read: Callable[..., Any]) -> tf.data.Data
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
-    batches = keys.map(read, tf.data.AUTOTUNE).prefetch(_AHEAD)
+    batches = keys.map(as_it_is(read), tf.data.AUTOTUNE).prefetch(_AHEAD)
     return batches.with_options(options)

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from kcnn.catalog import prepared_builder
 from kcnn.config import Config
-from kcnn.decoding import batch_decoder
+from kcnn.decoding import as_it_is, batch_decoder
 from kcnn.errors import UsageError
 from kcnn.fingerprint import of_files
 from kcnn.images import Shape, reason
@@ -243,7 +243,7 @@ def _index_file(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return number, start and size in bytes, and label of each record of a file."""
     batches = tf.data.TFRecordDataset(path).batch(CHUNK)
-    read = batches.map(lambda r: (tf.strings.length(r), records.parse(r)[1]))
+    read = batches.map(as_it_is(lambda r: (tf.strings.length(r), records.parse(r)[1])))
     sizes, labels = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for batch_sizes, batch_labels in read.as_numpy_iterator():
         sizes.append(batch_sizes.astype(np.int64))
