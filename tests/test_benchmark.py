@@ -456,6 +456,7 @@ def without_channels(path):
     return other
 
 
+@pytest.mark.slow
 def test_the_stock_script_stops_at_an_accuracy(digits_like):
     script, data = SCRIPTS / "stock_keras.py", without_channels(digits_like)
     words = [sys.executable, script, data, "lenet", 30, 7, 0.2, "mixed_bfloat16"]

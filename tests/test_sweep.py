@@ -359,7 +359,11 @@ def test_a_sweep_of_twelve_killed_and_started_again(npz, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_stops_the_runs_and_the_same_command_goes_on(
     npz, tmp_path, number, status
