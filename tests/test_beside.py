@@ -149,6 +149,7 @@ def test_one_that_waits_ends_with_a_process_that_is_killed():
     assert_ends(process)
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_written_is_named_in_one_line(
     kcnn, tmp_path, full_disk
 ):

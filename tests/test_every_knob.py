@@ -236,6 +236,7 @@ def test_precision_auto_on_a_gpu(capability, policy):
     assert runtime._gpu_precision(capability).policy == policy
 
 
+@pytest.mark.slow
 def test_what_keeps_xla_off_is_told(npz, tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "wants_xla", lambda config: True)  # as on a GPU
     settings = {"dataset": f"npz:{npz}", "model": "mlp", "epochs": 1, "rotate": 5.0}

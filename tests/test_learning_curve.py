@@ -96,6 +96,7 @@ def test_a_name_does_not_depend_on_the_other_sizes():
     assert one[0].name in [run.name for run in many]
 
 
+@pytest.mark.slow
 def test_counts_what_train_size_can_take():
     assert count_training_images(Config(validation_fraction=0.0)) == 1437
     with pytest.raises(UsageError, match="no such"):

@@ -129,6 +129,7 @@ def test_arrays_of_other_types_and_shapes_are_others():
     assert fingerprint.of_arrays(a) == fingerprint.of_arrays(a.copy())
 
 
+@pytest.mark.slow
 def test_changed_data_is_refused_noticed_and_told(kcnn, tmp_path):
     """By --resume, by --config and by evaluate; two trainings of a moment."""
     flags = ["--model=mlp", "--dense_units=4", "--epochs=1", "--export_dir="]

@@ -423,6 +423,7 @@ def test_the_files_say_the_same(reproduced, tmp_path):
     assert "not run: it is an evaluation" in markdown
 
 
+@pytest.mark.slow
 def test_a_row_of_digits_goes_through_the_command(tmp_path):
     npz = tmp_path / "data.npz"
     random = np.random.default_rng(0)

@@ -427,6 +427,7 @@ def test_a_run_killed_before_its_page_gets_it(sweep, tmp_path):
     assert evaluations(tmp_path)["random_seed=0"] == before["random_seed=0"]
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_a_live_table_and_no_leftovers(npz, tmp_path):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()

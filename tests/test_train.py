@@ -140,6 +140,7 @@ def test_evaluate_refuses_other_classes(trained, kcnn):
     assert "classes" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_export_again_makes_the_next_version(trained, kcnn):
     folder, _ = trained
     done = kcnn("export", "run", cwd=folder)
@@ -445,6 +446,7 @@ def test_a_damaged_export_is_named_in_one_line(trained, kcnn, tmp_path, file):
     assert done.stderr.count("\n") == 1 and "damaged" in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_flag_brings_its_own_defaults_over_a_config(trained, kcnn):
     folder, _ = trained
     flags = ["--config=run/config.json", "--optimizer=sgd", "--model=mlp", "--epochs=1"]
@@ -470,6 +472,7 @@ def test_resume_refuses_data_that_has_changed(kcnn, tmp_path):
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_resume_takes_an_export_that_is_there_and_clears_up_beside_it(kcnn, tmp_path):
     """As after a kill between an export's getting its name and the end of the run."""
     write_npz(tmp_path / "stripes.npz")

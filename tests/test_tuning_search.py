@@ -58,6 +58,7 @@ def outcome(records):
     return [(r.values, r.status, r.scores, r.attempts) for r in records]
 
 
+@pytest.mark.slow
 def test_two_searches_with_one_seed_are_the_same(npz, tmp_path):
     one = search(npz, tmp_path / "a")
     assert outcome(one) == outcome(search(npz, tmp_path / "b"))
