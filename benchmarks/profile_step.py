@@ -38,7 +38,7 @@ from kcnn.benchmark import measure
 from kcnn.benchmark.figures import TRAINING_STEP
 from kcnn.benchmark.plan import BATCH_SIZE, CLASSES, MODELS, SHAPE
 from kcnn.config import Config
-from kcnn.errors import run_program
+from kcnn.errors import UsageError, run_program
 from kcnn.files import write_json
 from kcnn.flags import define, define_knobs, knobs_given, parse, value_of
 from kcnn.knobs import Knob
@@ -103,6 +103,9 @@ def main(argv: list[str]) -> None:
         raise SystemExit("flags are given as --name=value")
     given = knobs_given(values)
     if values.without:
+        for name in OWN.keys() - {"without"}:
+            if values[name].value is not None:
+                raise UsageError(f"--{name} changes nothing beside --without")
         print("\n".join(_gain(given, values.without)))
         return
     prepare = _of_stock if values.stock else _of_kcnn

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from kcnn.images import Shape, decode
 
-# For what tf.data maps over a data set: AutoGraph has nothing to translate in our
-# functions, and takes half a second or more of each training to find that out.
+# For what tf.data maps over a data set, and an export holds: AutoGraph has nothing to
+# translate in it, and takes half a second or more of a training to find that out.
 as_it_is = tf.autograph.experimental.do_not_convert
 
 # Images that one round of a loop decodes.

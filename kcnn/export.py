@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from kcnn import images as image_ops
 from kcnn.confidence import ENERGY, MAX_PROBABILITY, PLAIN, Judged, Rule
-from kcnn.decoding import batch_decoder
+from kcnn.decoding import as_it_is, batch_decoder
 from kcnn.errors import RunError
 from kcnn.files import flush, flush_tree
 from kcnn.image_feature import ImageFeature
@@ -195,8 +195,7 @@ def _archive(
     archive = keras.export.ExportArchive()
 
     def add(name: str, function: Callable, taken: tf.TensorSpec) -> None:
-        as_it_is = tf.autograph.experimental.do_not_convert(function)
-        archive.add_endpoint(name, as_it_is, [taken])
+        archive.add_endpoint(name, as_it_is(function), [taken])
 
     if isinstance(reader, TransformedFeature):
         archive.track(reader.resource)

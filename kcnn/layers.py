@@ -113,10 +113,10 @@ def _kernel_gradient(x, upstream, shape):
     for place in itertools.product(range(rows), range(columns)):
         met, went_to = [slice(None)], [slice(None)]
         for axis, (at, size) in enumerate(zip(place, shape[:2], strict=True), start=1):
-            outputs, length = upstream.shape[axis], x.shape[axis]
-            shift = at - (outputs + size - 1 - length) // 2
+            given, made = x.shape[axis], upstream.shape[axis]
+            shift = at - (made + size - 1 - given) // 2
             first = max(0, -shift)
-            last = max(first, min(outputs, length - shift))
+            last = max(first, min(made, given - shift))
             met.append(slice(first + shift, last + shift))
             went_to.append(slice(first, last))
         pixels = tf.reshape(x[tuple(met)], (-1, channels))

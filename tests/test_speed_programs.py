@@ -123,6 +123,12 @@ def test_a_whole_batch_has_the_operations_of_a_part_and_one_optimizer():
     assert profile_step.launches(some, 2) == 2
 
 
+@pytest.mark.parametrize("more", ["--stock", "--rows=3", "--output=a.json"])
+def test_what_a_layer_gains_has_no_profile(more):
+    with pytest.raises(UsageError, match=f"{more.split('=')[0]} changes nothing"):
+        profile_step.main(["--without=Conv2D", more])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", profile_step.LAYERS)
 def test_what_a_layer_gains_is_told(layer, tmp_path):
