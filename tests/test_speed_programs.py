@@ -4,10 +4,14 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
+import keras
 import pytest
 
 from benchmarks import paste, profile_step, recipes, scaling
+from kcnn import layers, models
 from kcnn.errors import RunError, UsageError, run_program
 
 STEP = "while/body/_1/while/StatefulPartitionedCall"
@@ -121,6 +125,23 @@ def test_a_whole_batch_has_the_operations_of_a_part_and_one_optimizer():
         f"{STEP}/adadelta/ResourceApplyAdadelta:ResourceApplyAdadelta",
     )
     assert profile_step.launches(some, 2) == 2
+
+
+@pytest.mark.parametrize("layer", profile_step.LAYERS)
+def test_the_other_model_has_kerass_own_layer(layer, monkeypatch, capsys):
+    seen = []
+
+    def step(given):
+        seen.append(getattr(models, layer))
+        run = [lambda steps: time.sleep(1e-3), lambda steps: time.sleep(4e-3)]
+        model = SimpleNamespace(name="convnet")
+        return profile_step.Step("kcnn", "", model, None, 8, 1, run[len(seen) - 1])
+
+    monkeypatch.setattr(profile_step, "_of_kcnn", step)
+    profile_step.main([f"--without={layer}"])
+    assert seen == [getattr(layers, layer), getattr(keras.layers, layer)]
+    ratio = capsys.readouterr().out.splitlines()[-1]
+    assert 0.1 < float(ratio.split()[0]) < 0.8  # of 1 ms to 4 ms
 
 
 @pytest.mark.parametrize("more", ["--stock", "--rows=3", "--output=a.json"])
