@@ -74,7 +74,8 @@ def _write_png(figure: Figure, file: BinaryIO) -> None:
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     if image.getcolors(8192):  # a third of the size
         image = image.quantize(256, dither=Image.Dither.NONE)
-    image.save(file, format="png", optimize=True, dpi=(figure.dpi, figure.dpi))
+    # Level 9, which is `optimize`, takes five times as long for 6% fewer bytes.
+    image.save(file, format="png", compress_level=6, dpi=(figure.dpi, figure.dpi))
 
 
 def floats(rows: Rows, key: str) -> np.ndarray:

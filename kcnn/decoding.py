@@ -19,6 +19,22 @@ _IN_A_ROW = 16
 
 
 @functools.cache
+def decoder(
+    shape: Shape, normalize_input: str = "none"
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return `kcnn.images.decode` for () string, as one function of TensorFlow's.
+
+    Its graph takes most of a second to build: one serves all splits.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    def decode_one(contents):
+        return decode(contents, shape, normalize_input)
+
+    return decode_one
+
+
+@functools.cache
 def batch_decoder(
     shape: Shape, normalize_input: str = "none"
 ) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kcnn import images
 from kcnn.config import Config
-from kcnn.decoding import as_it_is
+from kcnn.decoding import as_it_is, decoder
 from kcnn.errors import UsageError, in_one_line
 from kcnn.fingerprint import of_contents, of_file
 from kcnn.images import Shape
@@ -115,7 +115,9 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[ImageFile]]) -
     decode = functools.partial(
         images.decode, shape=origin.shape, normalize_input=config.normalize_input
     )
-    batches = decoded([file.path for file in files], decode, origin.shape, good)
+    paths = [file.path for file in files]
+    one_graph = decoder(origin.shape, config.normalize_input)
+    batches = decoded(paths, one_graph, origin.shape, good)
     kept = None
     if config.cache == "none":
         collections.deque(batches, maxlen=0)  # runs through them

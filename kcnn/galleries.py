@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kcnn.canvas import Path, Rows, drawing, fit, wrap
 
 _GALLERY = 25
+_COLUMNS = 5
+_LINE, _GAP = 0.15, 0.1  # of a text, and between images: inches
 
 
 def mistakes(items: Rows, path: Path, tested: int | None = None) -> Figure:
@@ -115,25 +118,44 @@ def image_grid(images: Any, labels: Sequence[str], path: Path) -> Figure:
 def _gallery(
     images: list[np.ndarray], captions: list[str], path: Path, title: str
 ) -> Figure:
-    """Lay uint8 images out in rows of five, each under its caption."""
-    columns = min(5, len(images))
-    rows = math.ceil(len(images) / 5)
-    lines = 1 + max(caption.count("\n") for caption in captions)
+    """Lay uint8 images out in rows of five, each under its caption.
+
+    All on one pair of axes, in inches: a pair for each image takes twice as long.
+    """
+    columns, rows = min(_COLUMNS, len(images)), math.ceil(len(images) / _COLUMNS)
+    header = 0.2 + _LINE * (1 + title.count("\n"))
+    text = _LINE * (1 + max(caption.count("\n") for caption in captions))
     aspect = np.clip(max(len(i) / len(i[0]) for i in images), 0.4, 1.6)
-    size = (
-        max(1.36 * columns, 5.2),
-        0.2
-        + 0.15 * (1 + title.count("\n"))
-        + rows * (1.25 * float(aspect) + 0.15 * lines),
-    )
-    with drawing(path, size) as figure:
-        figure.suptitle(title, fontsize=9)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-            grey = image.shape[-1] == 1
-            axes.imshow(image[..., 0] if grey else image, cmap="gray", vmin=0, vmax=255)
-            # Without y Matplotlib looks for ticks to avoid, for half a second in all.
-            axes.set_title(caption, fontsize=7.5, pad=2, y=1)
+    width = max(1.36 * columns, 6.2)
+    column, row = width / columns, text + 1.25 * float(aspect)
+    height = header + row * rows
+    with drawing(path, (width, height), layout=None) as figure:
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set(xlim=(0, width), ylim=(0, height))
+        axes.text(width / 2, height - 0.07, title, ha="center", va="top", fontsize=9)
+        for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            down, across = divmod(place, _COLUMNS)
+            center, top = (across + 0.5) * column, height - header - down * row - text
+            axes.text(
+                center, top + 0.04, caption, ha="center", va="bottom", fontsize=7.5
+            )
+            _show(axes, image, center, top, (column - _GAP, row - text - _GAP))
     return figure
+
+
+def _show(
+    axes: Axes, image: np.ndarray, center: float, top: float, room: tuple[float, float]
+) -> None:
+    """Show an image as large as the room's width and height allow."""
+    high, wide, channels = image.shape
+    scale = min(room[0] / wide, room[1] / high)
+    left, right = center - scale * wide / 2, center + scale * wide / 2
+    axes.imshow(
+        image[..., 0] if channels == 1 else image,
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        extent=(left, right, top - scale * high, top),
+        aspect="auto",
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kcnn import images
-from kcnn.decoding import batch_decoder
+from kcnn.decoding import batch_decoder, decoder
 from kcnn.images import Shape
 from kcnn.spec import ImageSpec
 
@@ -47,7 +47,7 @@ class ImageFeature:
             tf.errors.InvalidArgumentError: it is no image, or none of this shape.
         """
         if self.kind == "encoded":
-            return images.decode(value, shape, normalize_input)
+            return decoder(shape, normalize_input)(value)
         if self.kind == "raw":
             pixels = tf.reshape(tf.io.decode_raw(value, tf.uint8), self.shape)
         else:

@@ -277,7 +277,8 @@ def test_equal_confusion_matrices_are_said_to_be_equal(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_gallery_of_disagreements_says_who_is_right(tmp_path):
+@pytest.mark.parametrize("count", [1, 7])
+def test_the_gallery_of_disagreements_says_who_is_right(tmp_path, count):
     item = {
         "image": np.zeros((8, 8, 1), np.uint8),
         "true": "cat",
@@ -289,12 +290,14 @@ def test_the_gallery_of_disagreements_says_who_is_right(tmp_path):
     }
     counts = {"only_a": 1234, "only_b": 0, "neither": 0}
     path = tmp_path / "a.png"
-    figure = galleries.disagreements([item] * 7, path, ("a" * 90, "b"), counts)
+    figure = galleries.disagreements([item] * count, path, ("a" * 90, "b"), counts)
     assert_text_apart_and_inside(figure)
-    lines = figure.axes[0].get_title().split("\n")
+    title, *captions = [text.get_text() for text in figure.axes[0].texts]
+    assert len(captions) == count
+    lines = captions[0].split("\n")
     assert lines[:2] == ["is cat", "A \u2713 cat (90 %)"]
     assert lines[2].startswith("B \u2717 d") and lines[2].endswith("(60 %)")
-    assert "only A right: 1,234" in figure.get_suptitle()
+    assert "only A right: 1,234" in title
 
 
 class Page(html.parser.HTMLParser):

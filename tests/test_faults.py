@@ -225,14 +225,8 @@ def assert_goes_on_to(expected, resumed):
         np.testing.assert_array_equal(found, weights)
 
 
-@pytest.mark.parametrize(
-    "fate",
-    [
-        "vanishes",
-        pytest.param("is cut", marks=pytest.mark.slow),
-        pytest.param("becomes another", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fate", ["vanishes", "is cut", "becomes another"])
 def test_a_file_that_goes_or_changes_is_named_and_nothing_is_lost(
     folder, tmp_path, fate
 ):

@@ -115,6 +115,7 @@ def killed_and_resumed(killer, limits):
     return kills
 
 
+@pytest.mark.slow
 def test_killed_while_writing_in_the_middle(killer, whole):
     """Three moments: in the training, before its end, and in the export."""
     expected, count = whole

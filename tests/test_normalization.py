@@ -149,6 +149,7 @@ def test_applied_twice_it_does_nothing_more():
     np.testing.assert_array_equal(normalize(tf.constant(many)).numpy(), many)
 
 
+@pytest.mark.slow
 def test_mnist_is_left_as_it_is(mnist_dir):
     both = [
         datasets.load_split(

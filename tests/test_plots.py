@@ -216,11 +216,11 @@ def mistake(probability, true="a", predicted="b", channels=1):
 def test_mistakes_come_most_certain_first(tmp_path):
     items = [mistake(p / 100) for p in range(40, 70)]
     figure = galleries.mistakes(items, tmp_path / "a.png", tested=1000)
-    titles = [axes.get_title() for axes in figure.axes]
-    assert len(titles) == 25
-    assert titles[0] == "is a\nsaid b (69 %)\ntest 0.69"
-    assert titles[24] == "is a\nsaid b (45 %)\ntest 0.45"
-    assert "the 25 most certain mistakes on the 1,000 test images" in texts(figure)
+    title, *captions = (text.get_text() for text in figure.axes[0].texts)
+    assert title == "the 25 most certain mistakes on the 1,000 test images"
+    assert len(captions) == len(figure.axes[0].images) == 25
+    assert captions[0] == "is a\nsaid b (69 %)\ntest 0.69"
+    assert captions[24] == "is a\nsaid b (45 %)\ntest 0.45"
 
 
 def test_mistakes_with_long_names_and_colors(tmp_path):
@@ -236,6 +236,23 @@ def test_grey_images_keep_their_brightness(tmp_path):
     assert figure.axes[0].images[0].get_clim() == (0, 255)
 
 
+def test_a_gallery_stretches_no_image_and_keeps_all_apart(tmp_path):
+    shapes = [(8, 8), (4, 20), (30, 10), (5, 5), (6, 9), (9, 6)]
+    images = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
+    items = [mistake(0.5) | {"image": image} for image in images]
+    figure = galleries.mistakes(items, tmp_path / "a.png")
+    assert_text_apart_and_inside(figure)
+    renderer = figure.canvas.get_renderer()
+    boxes = [image.get_window_extent(renderer) for image in figure.axes[0].images]
+    for (height, width), box in zip(shapes, boxes, strict=True):
+        assert box.height / box.width == pytest.approx(height / width)
+    words = [t.get_window_extent(renderer) for t in figure.axes[0].texts]
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:place] + words)
+    assert boxes[0].y0 > boxes[5].y1  # the sixth begins a row
+    assert boxes[0].x0 + boxes[0].x1 == pytest.approx(boxes[5].x0 + boxes[5].x1)
+
+
 def test_no_mistakes_is_a_picture_too(tmp_path):
     figure = galleries.mistakes([], tmp_path / "a.png", tested=10_000)
     assert texts(figure) == ["no mistakes on the 10,000 test images"]
@@ -246,7 +263,7 @@ def test_image_grid_scales_all_images_alike(tmp_path):
     images = np.stack([np.full((4, 4, 1), -2.0), np.full((4, 4, 1), 3.0)])
     images[1, 0, 0] = 0.5  # halfway
     figure = galleries.image_grid(images, ["a", "b"], tmp_path / "a.png")
-    first, second = (axes.images[0].get_array() for axes in figure.axes)
+    first, second = (image.get_array() for image in figure.axes[0].images)
     assert first.max() == 0
     assert (second[0, 0], second[1, 1]) == (128, 255)
     assert any("-2 black, 3 white" in text for text in texts(figure))

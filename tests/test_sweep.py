@@ -254,6 +254,7 @@ def test_no_tensorflow_in_the_parent():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_recorded_and_the_rest_go_on_two_at_a_time(sweep, tmp_path):
     flags = (*TINY, "--epochs=20", "--batch_size=16", "--export_dir=exports")
     flags += ("--optimizer=sgd", "--weight_decay=5", "--jobs=2")

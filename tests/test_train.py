@@ -261,11 +261,12 @@ EVERYTHING = ["--model=convnet", "--filters=4", "--standardize=pixel", "--keep=b
 EVERYTHING += ["--ema_momentum=0.9", "--early_stopping=55", "--class_weight=balanced"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "more"),
     [
         (signal.SIGINT, 130, [*TINY, "--translate=0.1"]),
-        pytest.param(signal.SIGTERM, 143, EVERYTHING, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, EVERYTHING),
     ],
 )
 def test_a_signal_keeps_the_state_and_resume_ends_as_if_nothing_had_been(

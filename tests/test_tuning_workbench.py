@@ -51,9 +51,8 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_shared_loop_trains_as_a_fresh_one(npz, precision):
     """Weights and figures agree to rounding; nothing is left of the trials before."""
     bench = Workbench()
