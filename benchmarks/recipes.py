@@ -113,7 +113,7 @@ def row(name: str, runs: list[dict]) -> dict[str, object]:
         "recipe": name,
         "n": len(runs),
         "accuracy": f"{accuracy.mean:.2%}",
-        "deviation": f"{accuracy.deviation or 0:.2%}",
+        "deviation": "-" if accuracy.deviation is None else f"{accuracy.deviation:.2%}",
         "lowest": f"{min(run['accuracy'] for run in runs):.2%}",
         "parameters": f"{runs[0]['parameters']:,}",
         **{key: _seconds(runs, key) for key in ("steps", "tracing", "command")},
@@ -122,7 +122,14 @@ def row(name: str, runs: list[dict]) -> dict[str, object]:
 
 def _seconds(runs: list[dict], key: str) -> str:
     values = [run[key] for run in runs]
-    return f"{statistics.median(values):.3g} s ({min(values):.3g} to {max(values):.3g})"
+    middle, low, high = map(
+        _three_digits, (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} s" if len(runs) == 1 else f"{middle} s ({low} to {high})"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

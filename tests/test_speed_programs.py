@@ -258,6 +258,18 @@ def test_recipes_train_several_seeds_in_one_process(tmp_path):
     assert done.stdout.startswith("recipe")
 
 
+def test_a_recipes_row():
+    run = {"accuracy": 0.9411, "parameters": 4338, "tracing": 1.0234}
+    run |= {"steps": 1659.6, "command": 1790.0}
+    row = recipes.row("cifar-94", [run])
+    assert (row["n"], row["accuracy"], row["deviation"]) == (1, "94.11%", "-")
+    assert (row["steps"], row["tracing"]) == ("1,660 s", "1.02 s")
+    more = [run | {"accuracy": 0.9, "steps": 2.0}, run | {"accuracy": 0.96, "steps": 1}]
+    row = recipes.row("cifar-94", [run, *more])
+    assert (row["accuracy"], row["deviation"]) == ("93.37%", "3.07%")  # by hand
+    assert (row["lowest"], row["steps"]) == ("90.00%", "2 s (1 to 1,660)")
+
+
 def test_a_recipe_that_cannot_run_ends_the_program_with_its_status(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         recipes.run_once("mnist-99", 0, tmp_path, ["--epochs=no"], one_process=True)
