@@ -24,7 +24,7 @@ def decoder(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return `kcnn.images.decode` for () string, as one function of TensorFlow's.
 
-    Its graph takes most of a second to build: one serves all splits.
+    Its graph takes longer to build than a few images to decode: one serves all splits.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -112,12 +112,8 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[ImageFile]]) -
     """Read every file of a split once; keep the images, or just the good files."""
     files = [file for name in sorted(classes) for file in classes[name]]
     good: list[np.ndarray] = []
-    decode = functools.partial(
-        images.decode, shape=origin.shape, normalize_input=config.normalize_input
-    )
-    paths = [file.path for file in files]
-    one_graph = decoder(origin.shape, config.normalize_input)
-    batches = decoded(paths, one_graph, origin.shape, good)
+    how = (origin.shape, config.normalize_input)
+    batches = decoded([file.path for file in files], *how, good)
     kept = None
     if config.cache == "none":
         collections.deque(batches, maxlen=0)  # runs through them
@@ -125,15 +121,13 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[ImageFile]]) -
         kept = keep(batches, len(files), origin.shape, config.cache)
     indices = np.concatenate([np.empty(0, np.int64), *good])
     for i in np.setdiff1d(np.arange(len(files)), indices):
-        origin.skipped.append((files[i].name, why(files[i].path, decode)))
+        origin.skipped.append((files[i].name, why(files[i].path, *how)))
     files = [files[i] for i in indices]
     for name in sorted(set(classes) - {file.class_name for file in files}):
         raise UsageError(
             f"{config.dataset}: the class folder {name!r} has no readable image"
         )
-    images_ = kept or FileImages(
-        [file.path for file in files], origin.shape, config.normalize_input
-    )
+    images_ = kept or FileImages([file.path for file in files], *how)
     numbers = {name: i for i, name in enumerate(origin.class_names)}
     labels = np.array([numbers[file.class_name] for file in files], np.int64)
     names = [file.name for file in files]
@@ -144,12 +138,10 @@ def _read(config: Config, origin: Origin, classes: dict[str, list[ImageFile]]) -
 
 
 def decoded(
-    paths: list[bytes],
-    decode: Callable[[tf.Tensor], tf.Tensor],
-    shape: Shape,
-    good: list[np.ndarray],
+    paths: list[bytes], shape: Shape, normalize_input: str, good: list[np.ndarray]
 ) -> Iterator[np.ndarray]:
     """Read and decode files; see `kcnn.sources.decodable`."""
+    decode = decoder(shape, normalize_input)
     read = (
         tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
         .enumerate()
@@ -162,10 +154,10 @@ def decoded(
     return decodable(read, shape, good)
 
 
-def why(path: bytes, decode: Callable[[tf.Tensor], tf.Tensor]) -> str:
+def why(path: bytes, shape: Shape, normalize_input: str) -> str:
     """Return why a file cannot be decoded."""
     try:
-        decode(tf.io.read_file(path))
+        images.decode(tf.io.read_file(path), shape, normalize_input)
     except tf.errors.OpError as error:
         return images.reason(error)
     return "could not be read at first"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kcnn import duplicates, images
+from kcnn import duplicates
 from kcnn.errors import UsageError, in_one_line
 from kcnn.fingerprint import of_file
 from kcnn.folders import decoded, why
@@ -92,15 +91,13 @@ def inspect(root: str) -> Inspection:
     good: list[np.ndarray] = []
     figures: list[tuple[np.ndarray, ...]] = []
     shape = (_SIDE, _SIDE, 3)
-    decode = functools.partial(images.decode, shape=shape)
-    batches = _measured(
-        decoded([file.path for file in files], decode, shape, good), figures
-    )
+    paths = [file.path for file in files]
+    batches = _measured(decoded(paths, shape, "none", good), figures)
     thumbnails = keep(batches, len(files), shape, "disk")
     assert isinstance(thumbnails, DiskImages)
     kept = np.concatenate([np.empty(0, np.int64), *good])
     for i in np.setdiff1d(np.arange(len(files)), kept):
-        scan.skipped.append((files[i].name, why(files[i].path, decode)))
+        scan.skipped.append((files[i].name, why(files[i].path, shape, "none")))
     if not len(kept):
         first = "".join(f"; {name}: {reason}" for name, reason in scan.skipped[:1])
         raise UsageError(f"{root}: no readable image in a folder of a class{first}")
